@@ -1,0 +1,253 @@
+"""What the rooms of Motet hand to each other.
+
+Axis names used in comments throughout: T tokens, D width, H heads, G key/value heads, K head
+size, M modalities, B samples, E size of the shared embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Kind = Literal["text", "image", "audio", "video", "features"]
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """What the model must know of one modality.
+
+    `input` says what its tokens hold before embedding: "ids" (one integer below `size` a token) or
+    "vectors" (`size` numbers a token). `pretrained` names the frozen encoder that made the
+    vectors, if one did.
+    """
+
+    name: str
+    kind: Kind
+    input: Literal["ids", "vectors"]
+    size: int
+    pretrained: str | None = None
+
+
+class Encoder(Protocol):
+    """A frozen pretrained encoder, as the processors see it: arrays in, one vector a token out.
+
+    For text, `tokenizer` is a `tokenizers.Tokenizer` and inputs are (n,) int64 ids, special tokens
+    included; outputs (n, width). For pictures, `size` is the side in pixels, `mean` and `std` the
+    normalisation of RGB in 0..1, inputs are (3, size, size) float32 and outputs
+    (rows, cols, width). `fingerprint` changes when the weights or the preprocessing do.
+    """
+
+    name: str
+    kind: Kind
+    width: int
+    fingerprint: str
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One modality of one sample: n tokens ready for the model.
+
+    values: (n,) int64 ids or (n, size) float32.  time: (n,) float32, seconds from the start of the
+    sample (a picture has time 0).  row, col: (n,) float32 in patches, for pictures and video.
+    labels: what a person would call each token (a word, "0.32-0.40 s", ...), for explanations.
+    """
+
+    values: np.ndarray
+    time: np.ndarray
+    row: np.ndarray | None = None
+    col: np.ndarray | None = None
+    labels: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a table, ready for the model. A missing modality is not in `pieces`."""
+
+    id: str
+    pieces: Mapping[str, Piece]
+    targets: Mapping[str, float | int] = field(default_factory=dict)
+    group: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Who every token of a packed batch is. Tokens are sorted by modality, then sample.
+
+    `counts[m]` tokens belong to `modalities[m]`; `counts` and `samples` are host integers, so no
+    code that needs them waits for a device. `offsets` (M+1,) is their running sum and always lies
+    on the CPU. Per token, on the batch's device: `sample`, `modality`, `position` (index in its
+    sample's sequence), all int64; `time` in seconds, `row` and `col` in patches, float32; `span`
+    int64, equal for tokens of one span (a picture inside a text, say), -1 for none.
+    """
+
+    modalities: tuple[str, ...]
+    counts: tuple[int, ...]
+    samples: int
+    offsets: Tensor
+    sample: Tensor
+    modality: Tensor
+    position: Tensor
+    time: Tensor
+    row: Tensor
+    col: Tensor
+    span: Tensor
+
+    @staticmethod
+    def build(
+        modalities: Sequence[str],
+        modality: Tensor,
+        sample: Tensor,
+        *,
+        position: Tensor | None = None,
+        time: Tensor | None = None,
+        row: Tensor | None = None,
+        col: Tensor | None = None,
+        span: Tensor | None = None,
+        samples: int | None = None,
+    ) -> tuple[Layout, Tensor]:
+        """Layout of T tokens given in any interleaving, and the order that packs them.
+
+        modality, sample: (T,) integers on the CPU. `position` defaults to the token's index
+        within its sample as given, `time` to the position. Returns the layout and `order` (T,):
+        `x[order]` is packed.
+        """
+        modality, sample = modality.long().cpu(), sample.long().cpu()
+        total = len(modality)
+        if position is None:
+            position = _index_within(sample)
+        if time is None:
+            time = position.float()
+        zeros = torch.zeros(total)
+        order = torch.argsort(position, stable=True)
+        order = order[torch.argsort(sample[order], stable=True)]
+        order = order[torch.argsort(modality[order], stable=True)]
+        counts = torch.bincount(modality, minlength=len(modalities)).tolist()
+
+        def pick(value: Tensor | None, default: Tensor, kind: torch.dtype) -> Tensor:
+            return (default if value is None else value).to(kind).cpu()[order]
+
+        layout = Layout(
+            modalities=tuple(modalities),
+            counts=tuple(counts),
+            samples=int(sample.max()) + 1 if samples is None and total else samples or 0,
+            offsets=torch.tensor([0, *np.cumsum(counts).tolist()], dtype=torch.int64),
+            sample=sample[order],
+            modality=modality[order],
+            position=position.long().cpu()[order],
+            time=pick(time, zeros, torch.float32),
+            row=pick(row, zeros, torch.float32),
+            col=pick(col, zeros, torch.float32),
+            span=pick(span, torch.full((total,), -1), torch.int64),
+        )
+        return layout, order
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def device(self) -> torch.device:
+        return self.sample.device
+
+    def slice_of(self, modality: str) -> slice:
+        """Where this modality's tokens lie."""
+        m = self.modalities.index(modality)
+        start = sum(self.counts[:m])
+        return slice(start, start + self.counts[m])
+
+    def present(self) -> Tensor:
+        """(B, M) bool: which sample has tokens of which modality."""
+        seen = torch.zeros(self.samples, len(self.modalities), dtype=torch.bool, device=self.device)
+        seen[self.sample, self.modality] = True
+        return seen
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Layout:
+        """The same layout with its per-token tensors on `device`; `offsets` stays on the CPU."""
+        return replace(self, **_moved(self, device, non_blocking, keep=("offsets",)))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """A packed batch: no padding anywhere.
+
+    values[m]: (counts[m],) int64 or (counts[m], size) float32, in the layout's order.
+    targets[t]: (B,) float32 for numbers (NaN: missing), int64 for classes (-100: missing).
+    group: (B,) int64; samples of one group are not negatives of each other.
+    labels[m]: a tuple of token labels, in the layout's order, or absent.
+    """
+
+    layout: Layout
+    values: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
+    group: Tensor
+    ids: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
+        move = {"device": device, "non_blocking": non_blocking}
+        return replace(
+            self,
+            layout=self.layout.to(device, non_blocking),
+            values={k: v.to(**move) for k, v in self.values.items()},
+            targets={k: v.to(**move) for k, v in self.targets.items()},
+            group=self.group.to(**move),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a model says of a batch.
+
+    tokens: (T, D) after the last block.  fused: (B, D).  present: (B, M) bool.
+    embeddings[m]: (B, E) of unit length, rows of samples without modality m are zero.
+    predictions[t]: (B, classes) logits or (B,) numbers.
+    modality_predictions[m][t]: the same from modality m alone, where late heads exist.
+    """
+
+    tokens: Tensor
+    fused: Tensor
+    present: Tensor
+    embeddings: Mapping[str, Tensor]
+    predictions: Mapping[str, Tensor]
+    modality_predictions: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer of a search, best first. `score` is the cosine; `fields` the row's metadata."""
+
+    id: str
+    score: float
+    modality: str
+    fields: Mapping[str, Any]
+
+
+def _index_within(group: Tensor) -> Tensor:
+    """For each element, how many before it have the same value. (T,) -> (T,)"""
+    order = torch.argsort(group, stable=True)
+    ordered = group[order]
+    index = torch.arange(len(group))
+    first = torch.ones(len(group), dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    start = torch.cummax(torch.where(first, index, torch.zeros_like(index)), 0).values if len(group) else index
+    out = torch.empty_like(index)
+    out[order] = index - start
+    return out
+
+
+def _moved(obj: Any, device: torch.device | str, non_blocking: bool, keep: tuple[str, ...]) -> dict[str, Tensor]:
+    return {
+        f.name: getattr(obj, f.name).to(device, non_blocking=non_blocking)
+        for f in fields(obj)
+        if isinstance(getattr(obj, f.name), Tensor) and f.name not in keep
+    }
