@@ -19,9 +19,13 @@ class ConfigError(MotetError):
 
 
 class DataError(MotetError):
-    """The data cannot be used as it is."""
+    """The data cannot be used as it is. `rule` names in a word or two what was broken, for reports."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, rule: str = "unusable") -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
 class MismatchError(MotetError):
