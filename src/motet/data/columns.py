@@ -1,0 +1,284 @@
+"""Which column is what: found by name and content, said before anything runs, overridable."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from motet.data.paths import PICKLED, extension_of, kind_of, shorten
+from motet.data.table import Table, check_ids
+from motet.errors import ConfigError, DataError
+
+KINDS = ("text", "image", "audio", "video", "features")
+ROLES = ("id", "group", "split", "weight", "label")
+CHOICES = (*KINDS, *ROLES, "classes", "number", "ignore")
+WORDS = {
+    "text": "text title caption name sentence review comment body description transcript question answer "
+    "summary content message tweet headline prompt words",
+    "image": "image images picture pictures photo photos img pic",
+    "audio": "audio sound speech voice recording",
+    "video": "video clip movie",
+    "features": "features feature embedding vector",
+}
+_NAMED = {word: kind for kind, words in WORDS.items() for word in words.split()}
+LOOK_AT = 1000  # cells a column is judged by, spread over the table
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The part each column plays. `modalities`: column name -> kind, in the table's order.
+
+    `task` is "classes" (then `classes` are the sorted words) or "number". `notes` are the lines of
+    `describe`.
+    """
+
+    modalities: dict[str, str]
+    label: str | None = None
+    task: Literal["classes", "number"] | None = None
+    classes: tuple[str, ...] = ()
+    id: str | None = None
+    group: str | None = None
+    split: str | None = None
+    weight: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> list[str]:
+        """One line a column, such as "image <- picture (png)", for people to see before training."""
+        return list(self.notes)
+
+    def target(self, cell: Any, where: str) -> int | float | None:
+        """A label cell as the model learns it: the index of its class, or the number; None if empty.
+
+        Raises:
+            DataError: a word that is no known class, or no finite number.
+        """
+        if cell is None or self.task is None:
+            return None
+        if self.task == "number":
+            number = _number(cell)
+            if number is None:
+                raise DataError(
+                    f"{where}: the label {shorten(cell)} in column {self.label!r} is not a finite number."
+                )
+            return number
+        word = class_word(cell)
+        if word not in self.classes:
+            close = did_you_mean(word, self.classes)
+            known = ", ".join(self.classes[:20])
+            raise DataError(f"{where}: the label {shorten(word)} is not one of the classes {known}.{close}")
+        return self.classes.index(word)
+
+    def bind(self, table: Table) -> Columns:
+        """The same columns for another table, which may lack some: those are missing there.
+
+        Raises:
+            DataError: none of the modalities is in the table.
+        """
+        modalities = {name: kind for name, kind in self.modalities.items() if name in table.columns}
+        if not modalities:
+            raise DataError(
+                f"{table.path}: none of the columns {', '.join(self.modalities)} is here; it has "
+                f"{', '.join(table.columns)}. Rename its columns as they were in training."
+            )
+        kept = {role: getattr(self, role) for role in ROLES if getattr(self, role) in table.columns}
+        return replace(self, modalities=modalities, **{role: kept.get(role) for role in ROLES})
+
+
+def modality_name(column: str) -> str:
+    """The model's name for a column: lower case, [a-z][a-z0-9_]*."""
+    name = re.sub(r"[^a-z0-9_]", "_", column.lower())
+    return name if re.match(r"[a-z]", name) else f"m_{name}"
+
+
+def class_word(cell: Any) -> str:
+    """A class label as it is compared and shown: 1.0 and "1" are the same class."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return str(cell).strip()
+
+
+def infer_columns(
+    table: Table, *, label: str | None = None, overrides: Mapping[str, str] | None = None
+) -> Columns:
+    """Judge every column of `table`; `label` and `overrides` (column -> one of CHOICES) come first.
+
+    A label of words gives classes, one of numbers a regression; override it with "classes" or
+    "number". Numbers and words of few kinds are no modality: they are noted and left out.
+
+    Raises:
+        ConfigError: a column that is not in the table, an unknown choice, two columns with one part
+            or one model name, no modality at all.
+        DataError: a label without values or with one class only, pickled files, an id twice.
+    """
+    parts = _said(table, label, dict(overrides or {}))
+    for name in table.columns:
+        role = name.lower()
+        if name not in parts and role in ROLES and role not in parts.values():
+            parts[name] = role
+    modalities, lines = {}, []
+    for name in table.columns:
+        cells = table.column(name)
+        part = parts.get(name)
+        if part is None:
+            part, why = _judge(name, cells, table)
+        else:
+            why = _shown(cells) if part in KINDS else ""
+        if part in KINDS:
+            modalities[name] = part
+        if part in (*KINDS, "ignore"):
+            lines.append(f"{part} <- {name}" + (f" ({why})" if why else ""))
+    roles: dict[str, Any] = {}
+    for role in ROLES:
+        named = [name for name, part in parts.items() if part == role]
+        if len(named) > 1:
+            raise ConfigError(
+                f"{table.path}: both {named[0]!r} and {named[1]!r} are to be the {role}. Choose one."
+            )
+        roles[role] = named[0] if named else None
+        if named and role != "label":
+            lines.append(f"{role} <- {named[0]}")
+    _check_modalities(table, modalities)
+    check_ids(table, roles["id"])
+    task, classes = None, ()
+    if roles["label"]:
+        task, classes = _task(table, roles["label"], (overrides or {}).get(roles["label"]))
+        values = f"{len(classes)} classes" if task == "classes" else "number"
+        missing = sum(cell is None for cell in table.column(roles["label"]))
+        lines.append(f"label <- {roles['label']} ({values}{f', {missing} rows without' if missing else ''})")
+    return Columns(modalities, task=task, classes=classes, notes=tuple(lines), **roles)
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _said(table: Table, label: str | None, overrides: dict[str, str]) -> dict[str, str]:
+    """Column -> part, as the user says; "classes" and "number" mean the label."""
+    said: dict[str, str] = {}
+    for name, choice in overrides.items():
+        _known(table, name, f"--set columns.{name}={choice}")
+        if choice not in CHOICES:
+            raise ConfigError(
+                f"--set columns.{name}={choice}: not a kind of column. Choose one of {', '.join(CHOICES)}."
+                + did_you_mean(choice, CHOICES)
+            )
+        said[name] = "label" if choice in ("classes", "number") else choice
+    if label is not None:
+        _known(table, label, "label")
+        if said.get(label, "label") != "label":
+            raise ConfigError(
+                f"{table.path}: {label!r} is given as the label and as {said[label]}. Choose one."
+            )
+        said[label] = "label"
+    return said
+
+
+def _known(table: Table, name: str, what: str) -> None:
+    if name not in table.columns:
+        raise ConfigError(
+            f"{what}: {table.path} has no column {name!r}. Its columns: {', '.join(table.columns)}."
+            + did_you_mean(name, table.columns)
+        )
+
+
+def _filled(cells: Sequence[Any]) -> list[Any]:
+    filled = [cell for cell in cells if cell is not None]
+    return filled[:: max(1, len(filled) // LOOK_AT)][:LOOK_AT]
+
+
+def _judge(name: str, cells: Sequence[Any], table: Table) -> tuple[str, str]:
+    """The kind of a column that nobody named a part for, or "ignore" and why."""
+    seen = _filled(cells)
+    if not seen:
+        return "ignore", "empty"
+    endings = Counter(extension_of(cell) for cell in seen)
+    if 2 * sum(endings[ending] for ending in PICKLED) > len(seen):
+        raise DataError(
+            f"{table.path}: column {name!r} names pickled files, which can run code when opened and are "
+            f"never read. Save arrays as .npy, or leave the column out: --set columns.{name}=ignore."
+        )
+    kind, count = Counter(kind_of(cell) for cell in seen).most_common(1)[0]
+    if kind not in (None, "text") and 2 * count >= len(seen):
+        return kind, _shown(cells)
+    if all(isinstance(cell, list) for cell in seen):
+        return "features", f"lists of {len(seen[0])}"
+    if not all(isinstance(cell, str | int | float) for cell in seen):
+        return "ignore", "nested values"
+    return _judge_words(name, [str(cell) for cell in seen])
+
+
+def _judge_words(name: str, seen: list[str]) -> tuple[str, str]:
+    """The same for a column of words and numbers without the endings of files."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    words = [word for word in words if word not in ("file", "path")]
+    named = _NAMED.get(words[-1]) if words else None
+    prose = 2 * sum(bool(re.search(r"\S\s+\S", cell)) for cell in seen) >= len(seen)
+    distinct = len(set(seen))
+    if named == "text" or (prose and 2 * distinct >= min(len(seen), 20)):
+        return "text", ""
+    if named in ("image", "audio", "video"):
+        return named, "by its name"
+    if all(_number(cell) is not None for cell in seen):
+        return "ignore", f"numbers; --label {name} would learn them"
+    return "ignore", f"{distinct} different words; --label {name} or --set columns.{name}=text would use them"
+
+
+def _shown(cells: Sequence[Any]) -> str:
+    """The endings of a column's files, most common first."""
+    endings = Counter(extension_of(cell) for cell in _filled(cells) if kind_of(cell))
+    return ", ".join(ending for ending, _ in endings.most_common(3))
+
+
+def _check_modalities(table: Table, modalities: Mapping[str, str]) -> None:
+    if not modalities:
+        raise ConfigError(
+            f"{table.path}: no column holds text, pictures, sound, video or features. Its columns: "
+            f"{', '.join(table.columns)}. Say what one is, such as --set columns.{table.columns[0]}=text."
+        )
+    names: dict[str, str] = {}
+    for column in modalities:
+        other = names.setdefault(modality_name(column), column)
+        if other != column:
+            raise ConfigError(
+                f"{table.path}: the columns {other!r} and {column!r} would both be called "
+                f"{modality_name(column)!r} in the model. Rename one."
+            )
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _task(table: Table, label: str, said: str | None) -> tuple[Literal["classes", "number"], tuple[str, ...]]:
+    cells = [cell for cell in table.column(label) if cell is not None]
+    if not cells:
+        raise DataError(
+            f"{table.path}: the label column {label!r} is empty in every row. Fill it or drop --label."
+        )
+    if said == "number" or (said != "classes" and all(_number(cell) is not None for cell in cells)):
+        return "number", ()
+    if any(isinstance(cell, list | dict) for cell in cells):
+        raise DataError(
+            f"{table.path}: the label column {label!r} holds lists. A label is one word or number."
+        )
+    classes = sorted({class_word(cell) for cell in cells})
+    if len(classes) < 2:
+        raise DataError(
+            f"{table.path}: every label in {label!r} is {classes[0]!r}; nothing can be learned from that."
+        )
+    if said != "classes" and len(classes) > max(100, len(cells) // 2):
+        raise DataError(
+            f"{table.path}: the label column {label!r} has {len(classes)} different values in {len(cells)} "
+            f"rows, too many for classes. If it is right, say --set columns.{label}=classes."
+        )
+    return "classes", tuple(classes)

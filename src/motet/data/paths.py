@@ -1,0 +1,75 @@
+"""From a cell to a file, and from a file's name to its kind."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from motet.errors import DataError
+
+EXTENSIONS = {
+    "image": ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"),
+    "audio": ("wav", "flac", "ogg", "oga", "opus", "mp3", "m4a", "aac"),
+    "video": ("mp4", "m4v", "mkv", "mov", "avi", "webm"),
+    "features": ("npy",),
+    "text": ("txt",),
+}
+PICKLED = ("pkl", "pickle", "pt", "pth", "joblib")
+_KINDS = {extension: kind for kind, extensions in EXTENSIONS.items() for extension in extensions}
+
+
+def extension_of(cell: Any) -> str:
+    """The lower-cased ending of a cell that could be a path, without the dot, or ""."""
+    if not isinstance(cell, str) or len(cell) > 1024 or "\n" in cell:
+        return ""
+    ending = PurePosixPath(cell).suffix.lower().removeprefix(".")
+    return ending if ending.isalnum() else ""
+
+
+def kind_of(cell: Any) -> str | None:
+    """The kind of file that a cell names by its ending, or None."""
+    return _KINDS.get(extension_of(cell))
+
+
+def shorten(value: Any, length: int = 80) -> str:
+    """`repr(value)`, cut for a message."""
+    text = repr(value[: length + 1] if isinstance(value, str) else value)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def resolve_media(cell: str, root: Path, where: str) -> Path:
+    """The regular file that a media cell names, inside `root` after following every link.
+
+    Nothing is opened here. `where` begins the messages.
+
+    Raises:
+        DataError: a URL, an absolute path, a path that leaves `root`, no file, or no regular file.
+    """
+
+    def refuse(why: str) -> DataError:
+        return DataError(
+            f"{where}: {shorten(cell)} {why}. Paths are read relative to the table, from {root}; "
+            "--set data.root=DIR changes that."
+        )
+
+    if not isinstance(cell, str) or not cell.strip() or "\0" in cell or "\n" in cell:
+        raise refuse("is not the path of a file")
+    # A drive letter is one character; two or more before a colon are a protocol, to FFmpeg at least.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.,\-]+:", cell) or cell.startswith(("//", "\\\\")):
+        raise refuse("is an address; only local files are read")
+    if os.path.isabs(cell) or re.match(r"[A-Za-z]:|\\", cell):
+        raise refuse("is an absolute path")
+    base = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(base, cell))
+    if os.path.commonpath([base, real]) != base:
+        raise refuse("lies outside the table's folder")
+    try:
+        mode = os.stat(real).st_mode
+    except OSError as error:
+        raise refuse(f"cannot be found ({error.strerror})") from None
+    if not stat.S_ISREG(mode):
+        raise refuse("is not a regular file")
+    return Path(real)
