@@ -1,0 +1,209 @@
+"""The exact store: every vector is compared with the query, in fp32. No dependency; the oracle of the others.
+
+A folder of immutable segments and one manifest:
+
+    index.json             which segments count, which of their rows are dead, whose vectors they are
+    NAME.npy, NAME.jsonl   the segments
+
+A change writes a new segment, then replaces the manifest: what a reader finds is always the whole
+of one commit. Small segments are merged into the new one, so their number stays logarithmic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from motet.config import from_dict, read, to_dict
+from motet.errors import ConfigError, DataError
+from motet.index.durable import lock, write, writing
+from motet.index.filter import Filter
+from motet.index.segment import Row, Segment, SegmentInfo, write_segment
+from motet.types import Hit
+
+MANIFEST = "index.json"
+FORMAT = 1
+MOST_DEAD = 20_000  # of one segment, before it is written anew: keeps the manifest small
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The model whose vectors these are, and where it was: relative to the index, and absolute."""
+
+    fingerprint: str
+    width: int
+    relative: str = ""
+    absolute: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    format: int
+    model: ModelRef
+    segments: tuple[SegmentInfo, ...] = ()
+
+
+class ExactStore:
+    """See the module. Several processes may read and write; writers wait for each other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._segments: dict[str, Segment] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+        self._stamp: tuple[int, int] | None = None
+        self.refresh()
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        return (folder / MANIFEST).is_file()
+
+    @classmethod
+    def create(cls, folder: Path, model: ModelRef) -> ExactStore:
+        """A new, empty store.
+
+        Raises:
+            ConfigError: something is at this path already.
+            StorageError: it cannot be written.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"{folder}: already there, and not empty. Choose another path for the new index."
+            )
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder / MANIFEST, _as_json(to_dict(Manifest(FORMAT, model))))
+        return cls(folder)
+
+    @property
+    def model(self) -> ModelRef:
+        return self._manifest.model
+
+    def refresh(self) -> None:
+        """Read what has been committed since, if anything has."""
+        for attempt in range(5):
+            try:
+                stat = (self.folder / MANIFEST).stat()
+                if (stat.st_ino, stat.st_mtime_ns) == self._stamp:
+                    return
+                self._load(_read_manifest(self.folder))
+                self._stamp = (stat.st_ino, stat.st_mtime_ns)
+                return
+            except FileNotFoundError as error:  # a writer merged a segment after the manifest was read
+                if attempt == 4:
+                    raise DataError(
+                        f"{self.folder}: {Path(error.filename).name} is missing; the index is damaged. "
+                        "Build it again with: motet index MODEL TABLE --out NEW"
+                    ) from None
+
+    def _load(self, manifest: Manifest) -> None:
+        known = self._segments
+        self._segments = {
+            info.name: known[info.name] if info.name in known else Segment(self.folder, info)
+            for info in manifest.segments
+        }
+        for info in manifest.segments:
+            self._segments[info.name].revive(info)
+        self._places = {
+            segment.rows[position]["id"]: (name, int(position))
+            for name, segment in self._segments.items()
+            for position in np.flatnonzero(segment.alive)
+        }
+        self._manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, id: str) -> Row | None:
+        if id not in self._places:
+            return None
+        name, position = self._places[id]
+        return self._segments[name].read(position)
+
+    def digest(self, id: str) -> str | None:
+        name, position = self._places.get(id, ("", 0))
+        return self._segments[name].rows[position]["digest"] if name else None
+
+    def fields(self) -> set[str]:
+        """The names of all fields that any row has."""
+        return {name for s in self._segments.values() for row in s.rows for name in row["fields"]}
+
+    def modalities(self) -> set[str]:
+        return {str(name) for s in self._segments.values() for name in np.unique(s.modality)}
+
+    def write(self, put: Sequence[Row] = (), delete: Iterable[str] = ()) -> int:
+        """One commit: rows replaced or added, ids taken out. Returns how many rows went or were replaced.
+
+        When it returns the change is on disk; when it raises nothing has changed.
+
+        Raises:
+            StorageError: no space, or the folder cannot be written.
+        """
+        with writing(self.folder), lock(self.folder):
+            self.refresh()
+            new = {row.id: row for row in put}
+            gone = [self._places[id] for id in {*delete, *new} if id in self._places]
+            dead: dict[str, set[int]] = {name: set(s.info.dead) for name, s in self._segments.items()}
+            for name, position in gone:
+                dead[name].add(position)
+            keep, rows = self._merge(dead, list(new.values()))
+            if rows:
+                keep.append(write_segment(self.folder, rows, self.model.width))
+            manifest = replace(self._manifest, segments=tuple(keep))
+            write(self.folder / MANIFEST, _as_json(to_dict(manifest)))
+            self.refresh()
+            self._sweep()
+        return len(gone)
+
+    def _merge(self, dead: Mapping[str, set[int]], rows: list[Row]) -> tuple[list[SegmentInfo], list[Row]]:
+        """Which segments stay, and the rows of the new one: `rows` and those of segments it takes in."""
+        keep = []
+        for name, segment in reversed(self._segments.items()):
+            living = len(segment.rows) - len(dead[name])
+            if living <= 2 * len(rows) or len(dead[name]) > min(living, MOST_DEAD):
+                rows = [segment.read(i) for i in range(len(segment.rows)) if i not in dead[name]] + rows
+            else:
+                keep.append(replace(segment.info, dead=tuple(sorted(dead[name]))))
+        return keep[::-1], rows
+
+    def _sweep(self) -> None:
+        """Remove the files of segments that no longer count, and those of writers that died."""
+        for path in self.folder.iterdir():
+            ours = path.name.startswith("seg-") or path.suffix == ".temp"
+            if ours and path.stem not in self._segments:
+                with suppress(OSError):
+                    path.unlink()
+
+    def search(
+        self, query: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
+    ) -> list[Hit]:
+        """The rows nearest to `query` (E,), of unit length, by cosine; a row counts by its best vector."""
+        self.refresh()
+        found: list[tuple[float, str, str]] = []
+        for segment in self._segments.values():
+            found += segment.best(query.astype(np.float32), top, modality, where)
+        found.sort(key=lambda item: -item[0])
+        hits = []
+        for score, id, kind in found[:top]:
+            name, position = self._places[id]
+            hits.append(Hit(id, score, kind, dict(self._segments[name].rows[position]["fields"])))
+        return hits
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    values = read(folder / MANIFEST)
+    if values.get("format") != FORMAT:
+        raise DataError(
+            f"{folder}: an index of format {values.get('format')!r}; this Motet reads format {FORMAT}. "
+            "Build it again with: motet index MODEL TABLE --out NEW"
+        )
+    return from_dict(Manifest, values, where=str(folder / MANIFEST))
+
+
+def _as_json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values) + "\n").encode()

@@ -1,0 +1,106 @@
+"""Immutable pieces of the exact store: some rows, their vectors, and the search through them.
+
+NAME.npy holds the vectors (n, E) float32, NAME.jsonl one row a line with the modalities of its vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from motet.index.durable import verified, write
+from motet.index.filter import Filter
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    name: str
+    rows: int
+    vectors_sha256: str
+    rows_sha256: str
+    dead: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What is stored of a row. `digest` changes with its content; vectors: modality -> (E,), one or more."""
+
+    id: str
+    digest: str
+    fields: Mapping[str, Any]
+    vectors: Mapping[str, np.ndarray]
+
+
+class Segment:
+    """The rows of one pair of files; `alive` (rows,) says which still count."""
+
+    def __init__(self, folder: Path, info: SegmentInfo) -> None:
+        text = verified(folder / f"{info.name}.jsonl", info.rows_sha256)
+        verified(folder / f"{info.name}.npy", info.vectors_sha256)
+        self.info = info
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+        self.vectors: np.ndarray = np.load(folder / f"{info.name}.npy", mmap_mode="r", allow_pickle=False)
+        self.modality = np.array([m for row in self.rows for m in row["modalities"]], dtype=np.str_)
+        self.row = np.repeat(np.arange(len(self.rows)), [len(row["modalities"]) for row in self.rows])
+        self.start = np.searchsorted(self.row, np.arange(len(self.rows)))
+        self.alive = np.ones(len(self.rows), dtype=bool)
+        self.revive(info)
+
+    def revive(self, info: SegmentInfo) -> None:
+        """Take the dead rows from `info`, the same segment in a newer manifest."""
+        self.info = info
+        self.alive[:] = True
+        self.alive[list(info.dead)] = False
+
+    def read(self, position: int) -> Row:
+        row, start = self.rows[position], self.start[position]
+        vectors = {m: np.asarray(self.vectors[start + i]) for i, m in enumerate(row["modalities"])}
+        return Row(row["id"], row["digest"], row["fields"], vectors)
+
+    def best(
+        self, query: np.ndarray, top: int, modality: str | None, where: Filter | None
+    ) -> list[tuple[float, str, str]]:
+        """(cosine, id, modality) of at most `top` different rows nearest to `query` (E,), best first."""
+        rows = self.alive
+        if where is not None:
+            rows = rows & np.array([where(row["fields"]) for row in self.rows], dtype=bool)
+        scores = self.vectors @ query
+        allowed = rows[self.row] if modality is None else rows[self.row] & (self.modality == modality)
+        scores = np.where(allowed, np.clip(scores, -1, 1), -np.inf)
+        by_row = np.maximum.reduceat(scores, self.start) if len(scores) else scores
+        count = min(top, int(np.isfinite(by_row).sum()))
+        if count == 0:
+            return []
+        floor = np.partition(by_row, -count)[-count]
+        best = np.flatnonzero(by_row >= floor)
+        best = best[np.argsort(-by_row[best], kind="stable")][:count]
+        out = []
+        for position in best:
+            row, start = self.rows[position], self.start[position]
+            which = int(np.argmax(scores[start : start + len(row["modalities"])]))
+            out.append((float(by_row[position]), row["id"], row["modalities"][which]))
+        return out
+
+
+def write_segment(folder: Path, rows: Sequence[Row], width: int) -> SegmentInfo:
+    name = f"seg-{secrets.token_hex(8)}"
+    lines = [
+        json.dumps({"id": r.id, "digest": r.digest, "modalities": list(r.vectors), "fields": dict(r.fields)})
+        for r in rows
+    ]
+    vectors = [vector for row in rows for vector in row.vectors.values()]
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(vectors, np.float32).reshape(-1, width), allow_pickle=False)
+    content = {".jsonl": ("\n".join(lines) + "\n").encode(), ".npy": buffer.getvalue()}
+    for suffix, data in content.items():
+        write(folder / (name + suffix), data)
+    digests = {suffix: hashlib.sha256(data).hexdigest() for suffix, data in content.items()}
+    return SegmentInfo(name, len(rows), digests[".npy"], digests[".jsonl"])
