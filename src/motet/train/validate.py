@@ -1,0 +1,85 @@
+"""What is measured every epoch: the loss and its parts, mean recall, and each task's own number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import permutations
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from motet.metrics import confusion_matrix, macro_f1, retrieval_metrics
+from motet.types import Output, TokenBatch
+
+_HIGHER = ("R@10", ".macro_f1", ".accuracy")
+
+
+class Epoch(Protocol):
+    def batches(self, epoch: int, start: int = 0) -> Iterable[TokenBatch]: ...
+
+
+def better(value: float, best: float | None, metric: str) -> bool:
+    """Whether `value` beats `best`: higher for recall, F1 and accuracy, else lower. NaN never does."""
+    if best is None or math.isnan(value):
+        return not math.isnan(value)
+    return value > best if metric.endswith(_HIGHER) else value < best
+
+
+@torch.no_grad()
+def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torch.device) -> dict[str, float]:
+    """Means over the batches of `loader`, weighted by their samples.
+
+    Besides the loss and its parts: "R@10", the mean over ordered pairs of modalities with each
+    batch as the gallery (so use large batches), and per task "<task>.macro_f1" or "<task>.mae".
+    """
+    model.eval()
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    answers: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for arrived in loader.batches(0):
+        batch = arrived.to(device)
+        output = model(batch)
+        loss, parts = objective(output, batch)
+        values = {"loss": loss, **parts} | _recall(output, batch)
+        for key, value in values.items():
+            sums[key] = sums.get(key, 0.0) + float(value) * len(batch.ids)
+            weights[key] = weights.get(key, 0.0) + len(batch.ids)
+        for task, predicted in output.predictions.items():
+            if task in batch.targets:
+                answers.setdefault(task, []).append((predicted.float().cpu(), batch.targets[task].cpu()))
+    result = {key: total / weights[key] for key, total in sums.items()}
+    return result | _tasks(answers)
+
+
+def _recall(output: Output, batch: TokenBatch) -> dict[str, float]:
+    """Mean R@10 over ordered pairs within one batch."""
+    found = {}
+    group = batch.group.cpu().numpy()
+    for m, vectors in output.embeddings.items():
+        rows = output.present[:, batch.layout.modalities.index(m)].cpu().numpy()
+        found[m] = (vectors.float().cpu().numpy()[rows], group[rows])
+    values = []
+    for a, b in permutations(found, 2):
+        measured = retrieval_metrics(found[a][0], found[b][0], found[a][1][:, None] == found[b][1])
+        values += [measured["R@10"]] if measured["n"] else []
+    return {"R@10": float(np.mean(values))} if values else {}
+
+
+def _tasks(answers: Mapping[str, list[tuple[Tensor, Tensor]]]) -> dict[str, float]:
+    result = {}
+    for task, pairs in answers.items():
+        predicted, target = (torch.cat(side).numpy() for side in zip(*pairs, strict=True))
+        if predicted.ndim == 2:
+            kept = target >= 0
+            if kept.any():
+                confusion = confusion_matrix(predicted[kept].argmax(1), target[kept], predicted.shape[1])
+                result[f"{task}.macro_f1"] = macro_f1(confusion)
+                result[f"{task}.accuracy"] = float(confusion.trace() / kept.sum())
+        else:
+            kept = ~np.isnan(target)
+            if kept.any():
+                result[f"{task}.mae"] = float(np.abs(predicted[kept] - target[kept]).mean())
+    return result

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from motet.errors import ConfigError, MismatchError
+from motet.train.run import Reporter, RunFolder
+
+
+def test_a_run_is_neither_overwritten_nor_continued_with_other_settings(tmp_path: Path) -> None:
+    identity = {"seed": 0, "config": {"train": {"lr": 0.001}}, "table": "abc"}
+    run = RunFolder(tmp_path / "run", identity)
+    run.log({"kind": "step", "loss": float("nan")})
+    with pytest.raises(ConfigError, match="--resume"):
+        RunFolder(tmp_path / "run", identity)
+    assert RunFolder(tmp_path / "run", identity, resume=True).resume
+    changed = {"seed": 0, "config": {"train": {"lr": 0.01}}, "table": "abc"}
+    with pytest.raises(MismatchError, match=r"config\.train\.lr") as caught:
+        RunFolder(tmp_path / "run", changed, resume=True)
+    assert caught.value.exit_code == 4
+    assert run.history() == [{"kind": "step", "loss": None}]
+
+
+def test_resuming_what_never_began_begins(tmp_path: Path) -> None:
+    assert not RunFolder(tmp_path / "new", {"seed": 0}, resume=True).resume
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"not a run \(thesis\.txt"):
+        RunFolder(tmp_path, {"seed": 0}, resume=True)
+
+
+def test_plain_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter()
+    for done in range(1, 101):
+        reporter.update(done, 100, "train", f"loss {1 / done:.2f}")
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert 2 <= len(out.err.splitlines()) <= 7
+    assert out.err.splitlines()[-1] == "train: 100/100 loss 0.01"
