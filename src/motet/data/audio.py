@@ -1,0 +1,280 @@
+"""Sounds: decoded to 16 kHz mono with every limit counted, to windows of log-mel frames."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+import soxr
+
+from motet.data.container import Deadline, open_container, start_of
+from motet.data.media import broken, described, digest, half, open_media
+from motet.data.mel import HOP, RATE, log_mel
+from motet.errors import ConfigError
+from motet.types import Kind, ModalitySpec, Piece
+
+BLOCK = 1 << 16  # samples of one channel decoded at a time
+RATES = (1_000, 400_000)
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """`frames` log-mel frames of 10 ms make one token. Only the first `heard_seconds` are used.
+
+    A file longer than `max_seconds`, or of more than `max_bytes` of decoded samples (all channels,
+    4 bytes each), is refused as broken; so is one that takes `wall_seconds` to decode.
+    """
+
+    mels: int = 80
+    frames: int = 8
+    heard_seconds: float = 30.0
+    max_seconds: float = 300.0
+    max_bytes: int = 512 * 2**20
+    wall_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.mels <= 200 or self.frames < 3:
+            raise ConfigError("audio: mels must be in 1..200 and frames at least 3.")
+        if self.heard_seconds * RATE < self.frames * HOP:
+            raise ConfigError("audio: heard_seconds must hold at least one token of `frames` x 10 ms.")
+
+
+def load_audio(path: Path, name: str = "", config: AudioConfig | None = None) -> np.ndarray | None:
+    """The whole sound, (n,) float32, mono, 16 kHz, n >= 1; None for a video without sound.
+
+    Raises:
+        DataError: damaged, shorter than its header says, longer than the limits, no samples,
+            NaN or infinite samples, an absurd sample rate.
+    """
+    name, config = name or path.name, config or AudioConfig()
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise broken(name, "unreadable", f"the file cannot be read: {error.strerror}") from None
+    wave: np.ndarray | None
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        _check_wav(path, name)
+        wave = _by_soundfile(path, name, config)
+    elif head[:4] == b"OggS":
+        _check_ogg(path, name)
+        wave = _by_soundfile(path, name, config)
+    elif head[:4] == b"fLaC":
+        wave = _by_soundfile(path, name, config)
+    else:
+        wave = _by_av(path, name, config)
+    if wave is not None and not len(wave):
+        raise broken(name, "no samples", "the sound has 0 samples")
+    return wave
+
+
+def _check_wav(path: Path, name: str) -> None:
+    """The data chunk must be as long as it says; libsndfile returns what is there without a word."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        wide = file.read(4) == b"RF64"
+        at = 12
+        for _ in range(10_000):
+            file.seek(at)
+            head = file.read(8)
+            if len(head) < 8:
+                raise broken(name, "truncated", "the WAV file ends before its samples begin")
+            tag, length = struct.unpack("<4sI", head)
+            if tag == b"data":
+                missing = at + 8 + length - size
+                if missing > 0 and length != 0xFFFFFFFF and not wide:
+                    raise broken(
+                        name, "truncated", f"the WAV file lacks {missing} bytes of the {length} announced"
+                    )
+                return
+            at += 8 + length + length % 2
+
+
+def _check_ogg(path: Path, name: str) -> None:
+    """The last page must be whole and marked as the last."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 2 * 65536))
+        tail = file.read()
+    at = tail.rfind(b"OggS")
+    page = tail[at:] if at >= 0 else b""
+    segments = page[27 : 27 + page[26]] if len(page) >= 27 else b""
+    last = len(page) >= 27 and page[5] & 4
+    if not last or len(page) < 27 + page[26] + sum(segments):
+        raise broken(name, "truncated", "the Ogg file has no last page (cut off?)")
+
+
+class _Mono:
+    """Gathers blocks of any rate and channels as 16 kHz mono, counting against the limits."""
+
+    def __init__(self, name: str, config: AudioConfig) -> None:
+        self.name, self.config = name, config
+        self.rate, self.samples, self.bytes = 0, 0, 0
+        self.parts: list[np.ndarray] = []
+        self.stream: soxr.ResampleStream | None = None
+        self.deadline = Deadline(name, config.wall_seconds)
+
+    def start(self, rate: int) -> None:
+        if not RATES[0] <= rate <= RATES[1]:
+            raise broken(
+                self.name, "sample rate", f"{rate} samples a second is outside {RATES[0]}..{RATES[1]}"
+            )
+        self.rate = rate
+        if rate != RATE:
+            self.stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32")
+
+    def delay(self, seconds: float) -> None:
+        """Silence before the first block."""
+        self.count(int(seconds * self.rate), 1)
+        self.parts.append(np.zeros(int(seconds * RATE), np.float32))
+
+    def count(self, samples: int, channels: int) -> None:
+        """Count what is announced or decoded, and refuse what is too long."""
+        self.samples += samples
+        self.bytes += samples * channels * 4
+        if self.samples > self.config.max_seconds * self.rate:
+            raise broken(
+                self.name, "too long", f"more than {self.config.max_seconds:g} s of sound (audio.max_seconds)"
+            )
+        if self.bytes > self.config.max_bytes:
+            limit = self.config.max_bytes >> 20
+            raise broken(self.name, "too long", f"more than {limit} MiB of decoded sound (audio.max_bytes)")
+        self.deadline.check()
+
+    def add(self, block: np.ndarray) -> None:
+        """block: (samples, channels) float32."""
+        self.count(*block.shape)
+        if not np.isfinite(block).all():
+            raise broken(self.name, "NaN", "samples that are NaN or infinite")
+        mono = block.mean(axis=1, dtype=np.float32)
+        self.parts.append(self.stream.resample_chunk(mono) if self.stream else mono)
+
+    def finish(self) -> np.ndarray:
+        if self.stream:
+            self.parts.append(self.stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        return np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
+
+
+def _by_soundfile(path: Path, name: str, config: AudioConfig) -> np.ndarray | None:
+    mono = _Mono(name, config)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            announced = file.frames
+            mono.start(file.samplerate)
+            if announced < 2**62:  # libsndfile's "unknown" is the largest integer
+                mono.count(announced, file.channels)
+                mono.samples = mono.bytes = 0
+            for block in _blocks(file):
+                mono.add(block)
+    except soundfile.LibsndfileError as error:
+        if "nimplemented" in str(error) or "nknown" in str(error) or "upported" in str(error):
+            return _by_av(path, name, config)
+        raise broken(name, "damaged", f"the sound cannot be decoded: {error.error_string}") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise broken(name, "damaged", f"the sound cannot be decoded: {error}") from None
+    if mono.samples < announced < 2**62:
+        raise broken(name, "truncated", f"only {mono.samples} of {announced} samples are there")
+    return mono.finish()
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _by_av(path: Path, name: str, config: AudioConfig) -> np.ndarray | None:
+    """Any other container. The sound starts where the container's clock does, with silence if late."""
+    with open_container(path, name, seconds=config.wall_seconds) as container:
+        if not container.streams.audio:
+            if any(s.frames or s.duration or not s.disposition for s in container.streams.video):
+                return None
+            raise broken(name, "no sound", "the file has neither sound nor video")
+        stream = container.streams.audio[0]
+        mono = _Mono(name, config)
+        to_float = av.AudioResampler(format="fltp")
+        for frame in container.decode(stream):
+            if not mono.rate:
+                mono.start(frame.sample_rate)
+                late = max(0.0, (frame.time or 0.0) - start_of(container))
+                mono.delay(late)
+            for part in to_float.resample(frame):
+                mono.add(part.to_ndarray().T)
+        return mono.finish() if mono.rate else np.zeros(0, np.float32)
+
+
+class AudioProcessor:
+    """Sounds to tokens of `frames` x `mels` numbers, normalised by band; time is a window's centre.
+
+    mean, std: (mels,) over the training part.
+    """
+
+    kind: Kind = "audio"
+    encoder = None
+
+    def __init__(self, name: str, config: AudioConfig, mean: Sequence[float], std: Sequence[float]) -> None:
+        if len(mean) != config.mels or len(std) != config.mels or min(std) <= 0:
+            raise ConfigError(f"audio {name!r}: mean and std must hold {config.mels} numbers, std above 0.")
+        self.name, self.config = name, config
+        self.mean, self.std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        self.spec = ModalitySpec(name, "audio", "vectors", config.frames * config.mels)
+        self.fingerprint = digest(self.to_dict())
+
+    def read(self, cell: Any, root: Path) -> np.ndarray | None:
+        """The first `heard_seconds` of the sound, (n,) float32, mono, 16 kHz; None where there is none.
+
+        Raises:
+            DataError: outside `root`, missing, or not a whole and usable sound.
+        """
+        return read_audio(cell, root, self.config)
+
+    def pieces(self, raws: Sequence[np.ndarray]) -> list[Piece]:
+        """One Piece a sound, at least one token; the last window is filled with silence."""
+        return [self._piece(wave) for wave in raws]
+
+    def _piece(self, wave: np.ndarray) -> Piece:
+        config = self.config
+        mel = (log_mel(padded(wave, config), config.mels) - self.mean) / self.std
+        tokens = len(mel) // config.frames
+        seconds = config.frames * HOP / RATE
+        start = np.arange(tokens, dtype=np.float32) * np.float32(seconds)
+        labels = tuple(f"{t * seconds:.2f}-{(t + 1) * seconds:.2f} s" for t in range(tokens))
+        values = half(mel.astype(np.float32).reshape(tokens, config.frames * config.mels))
+        return Piece(values, start + np.float32(seconds / 2), labels=labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        return described(self, mean=self.mean.tolist(), std=self.std.tolist())
+
+
+def read_audio(cell: Any, root: Path, config: AudioConfig) -> np.ndarray | None:
+    path = open_media(cell, root)
+    wave = None if path is None else load_audio(path, str(cell), config)
+    return None if wave is None else wave[: int(config.heard_seconds * RATE)]
+
+
+def padded(wave: np.ndarray, config: AudioConfig) -> np.ndarray:
+    """With silence at the end, so that it holds whole tokens and at least one."""
+    unit = config.frames * HOP
+    return np.pad(wave, (0, -len(wave) % unit if len(wave) else unit))
+
+
+def fit_audio(waves: Iterable[np.ndarray], config: AudioConfig) -> dict[str, list[float]]:
+    """Mean and standard deviation of each mel band over `waves`."""
+    count, total, square = 0, np.zeros(config.mels), np.zeros(config.mels)
+    for wave in waves:
+        mel = log_mel(padded(wave, config), config.mels).astype(np.float64)
+        count, total, square = count + len(mel), total + mel.sum(0), square + (mel**2).sum(0)
+    if not count:
+        return {"mean": [0.0] * config.mels, "std": [1.0] * config.mels}
+    mean = total / count
+    std = np.sqrt(np.maximum(square / count - mean**2, 1e-4))
+    return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def load_audio_processor(saved: Mapping[str, Any], config: AudioConfig) -> AudioProcessor:
+    return AudioProcessor(saved["name"], config, saved["mean"], saved["std"])

@@ -1,0 +1,130 @@
+"""Pieces on disk, by the content they were made from and by what made them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from motet.data.media import open_media
+from motet.data.processor import Processor
+from motet.errors import StorageError
+from motet.types import Piece
+
+MEDIA = ("image", "audio", "video")
+
+
+def default_cache() -> Path:
+    """$MOTET_CACHE, or ~/.cache/motet (under $XDG_CACHE_HOME where that is set)."""
+    if named := os.environ.get("MOTET_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "motet"
+
+
+def content_key(cell: Any, root: Path, processor: Processor) -> str | None:
+    """sha256 of the cell's content (a file's bytes, not its path) and the processor; None if it is empty.
+
+    Raises:
+        DataError: the cell names no usable file.
+    """
+    if cell is None or cell in ("", []):
+        return None
+    digest = hashlib.sha256(processor.fingerprint.encode())
+    if processor.kind in MEDIA or (processor.kind == "features" and isinstance(cell, str)):
+        path = open_media(cell, root)
+        assert path is not None
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    elif isinstance(cell, str):
+        digest.update(cell.encode("utf-8", "surrogatepass"))
+    else:
+        digest.update(json.dumps(cell, default=str).encode())
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """Pieces as .npz files, written whole or not at all; a damaged one counts as absent.
+
+    Vectors that float16 holds exactly are stored so. `FeatureCache(None)` keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> Piece | None:
+        if self.folder is None:
+            return None
+        try:
+            with np.load(self._path(key), allow_pickle=False) as arrays:
+                parts = {name: arrays[name] for name in arrays.files}
+            labels = json.loads(parts.pop("labels").tobytes()) if "labels" in parts else None
+            piece = Piece(**parts, labels=None if labels is None else tuple(labels))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return None
+        return expanded(piece) if len(piece.values) == len(piece.time) else None
+
+    def put(self, key: str, piece: Piece) -> None:
+        """Raises:
+        StorageError: no space, or the folder cannot be written.
+        """
+        if self.folder is None:
+            return
+        packed = compact(piece)
+        parts = {"values": packed.values, "time": packed.time}
+        parts |= {n: v for n, v in (("row", packed.row), ("col", packed.col)) if v is not None}
+        if packed.labels is not None:
+            parts["labels"] = np.frombuffer(json.dumps(packed.labels).encode(), np.uint8)
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.savez(file, **parts)  # type: ignore[arg-type]
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            why = "no space left" if error.errno == errno.ENOSPC else error.strerror
+            raise StorageError(
+                f"{self.folder}: the cache cannot be written: {why}. Free space, "
+                "or set MOTET_CACHE to another folder."
+            ) from None
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / "pieces" / key[:2] / f"{key}.npz"
+
+
+def compact(piece: Piece) -> Piece:
+    """The same piece, its vectors as float16 where that loses nothing."""
+    if piece.values.dtype != np.float32:
+        return piece
+    with np.errstate(over="ignore"):
+        small = piece.values.astype(np.float16)
+    return (
+        piece
+        if (small != piece.values).any()
+        else Piece(small, piece.time, piece.row, piece.col, piece.labels)
+    )
+
+
+def expanded(piece: Piece) -> Piece:
+    """Vectors as float32 again."""
+    if piece.values.dtype != np.float16:
+        return piece
+    return Piece(piece.values.astype(np.float32), piece.time, piece.row, piece.col, piece.labels)
+
+
+def size_of(piece: Piece) -> int:
+    """Bytes of memory, roughly."""
+    arrays = (piece.values, piece.time, piece.row, piece.col)
+    return sum(a.nbytes for a in arrays if a is not None) + 60 * len(piece.labels or ())

@@ -1,0 +1,237 @@
+"""Rows of a table as Samples: read once, broken rows named and left out, Pieces kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from motet.data.cache import FeatureCache, compact, content_key, expanded, size_of
+from motet.data.columns import Columns, modality_name
+from motet.data.processor import Processor
+from motet.data.quarantine import Quarantine
+from motet.data.table import Table
+from motet.errors import DataError
+from motet.types import Piece, Sample
+
+Progress = Callable[[int, int, str], None]
+CHUNK = 64  # cells decoded and encoded together
+NOTHING = Piece(np.zeros((0, 1), np.float32), np.zeros(0, np.float32))  # stands in caches for "missing"
+
+
+class Dataset:
+    """Samples of `rows` of `table`, in that order.
+
+    `processors`: modality name -> Processor; a modality whose column the table lacks is missing
+    everywhere. "<clip>_sound" is the sound track of the video modality "<clip>". `rows`, `fingerprint`
+    and the length change once, in `prepare`, when broken rows are left out. Up to `memory_bytes` of
+    Pieces stay in memory; the others come from `cache`, or are made anew.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        columns: Columns,
+        processors: Mapping[str, Processor],
+        rows: Sequence[int],
+        *,
+        cache: FeatureCache | None = None,
+        quarantine: Quarantine | None = None,
+        memory_bytes: int = 2**30,
+    ) -> None:
+        self.table, self.columns, self.processors = table, columns, dict(processors)
+        self.rows = list(rows)
+        self.cache, self.quarantine = cache or FeatureCache(None), quarantine
+        self.memory_bytes = memory_bytes
+        self._memory: dict[str, Piece] = {}
+        self._used = 0
+        self._keys: dict[tuple[str, int], str | None] = {}
+        self._column_of = dict(self._matched())
+
+    def _matched(self) -> Iterator[tuple[str, str]]:
+        by_name = {modality_name(column): column for column in self.columns.modalities}
+        for name, processor in self.processors.items():
+            column = by_name.get(name) or (
+                by_name.get(name.removesuffix("_sound")) if processor.kind == "audio" else None
+            )
+            if column is not None:
+                yield name, column
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def targets(self) -> dict[str, Literal["classes", "number"]]:
+        """What `collate` should make of the label column, under its name; {} without one."""
+        label, task = self.columns.label, self.columns.task
+        return {label: task} if label and task else {}
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the table and the rows of it that are here."""
+        rows = np.asarray(self.rows, np.int64).tobytes()
+        return hashlib.sha256(self.table.fingerprint.encode() + rows).hexdigest()
+
+    @property
+    def content(self) -> str:
+        """sha256 of all that the rows hold, media included, and of the processors; after `prepare`."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for row in self.rows:
+            for modality in self._column_of:
+                digest.update(str(self._keys.get((modality, row))).encode())
+        return digest.hexdigest()
+
+    def __getitem__(self, i: int) -> Sample:
+        """Raises:
+        DataError: the row is broken (after `prepare` only if its files changed since).
+        """
+        row = self.rows[i]
+        cells = self.table.row(row)
+        pieces = {}
+        for modality, column in self._column_of.items():
+            piece = self._piece(modality, column, row, cells[column])
+            if len(piece):
+                pieces[modality] = expanded(piece)
+        columns = self.columns
+        target = self._target(row, cells)
+        group = cells.get(columns.group) if columns.group else None
+        name = cells.get(columns.id) if columns.id else None
+        return Sample(
+            id=str(row if name is None else name),
+            pieces=pieces,
+            targets={} if target is None or columns.label is None else {columns.label: target},
+            group="" if group is None else str(group),
+        )
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Read every row once: fill memory and cache, leave broken rows out, name them.
+
+        `progress(done, total, what)` is called with counts of rows, one modality after the other.
+
+        Raises:
+            DataError: a broken row where there is no quarantine; too many of them; no row left.
+            StorageError: the cache cannot be written.
+        """
+        bad = set(self._bad_labels())
+        for modality, column in self._column_of.items():
+            bad |= self._read_all(modality, column, progress)
+        bad |= {row for row in self.rows if row not in bad and self._is_empty(row)}
+        self.rows = [row for row in self.rows if row not in bad]
+        self._check_quarantine()
+        if not self.rows:
+            raise DataError(
+                f"{self.table.path}: no usable row is left. `motet check {self.table.path}` says why."
+            )
+
+    def _read_all(self, modality: str, column: str, progress: Progress | None) -> set[int]:
+        """Make the Pieces of one modality that are not there yet, in chunks. Returns the broken rows."""
+        processor, cells = self.processors[modality], self.table.column(column)
+        bad: set[int] = set()
+        for start in range(0, len(self.rows), CHUNK):
+            raws: dict[str, Any] = {}
+            for row in self.rows[start : start + CHUNK]:
+                try:
+                    key = self._keys[modality, row] = content_key(cells[row], self.table.root, processor)
+                    if key is None or key in raws or self._held(key):
+                        continue
+                    raw = processor.read(cells[row], self.table.root)
+                except DataError as error:
+                    self._leave_out(row, column, cells[row], error)
+                    bad.add(row)
+                    continue
+                if raw is None:
+                    self._keep(key, NOTHING)
+                else:
+                    raws[key] = raw
+            for key, piece in zip(raws, processor.pieces(list(raws.values())) if raws else (), strict=True):
+                self._keep(key, piece)
+            if progress:
+                progress(min(start + CHUNK, len(self.rows)), len(self.rows), modality)
+        return bad
+
+    def _piece(self, modality: str, column: str, row: int, cell: Any) -> Piece:
+        """From memory, the cache, or the cell itself."""
+        processor, root = self.processors[modality], self.table.root
+        try:
+            if (modality, row) not in self._keys:
+                self._keys[modality, row] = content_key(cell, root, processor)
+            key = self._keys[modality, row]
+            if key is None:
+                return NOTHING
+            found = self._memory.get(key)
+            if found is None:
+                found = self.cache.get(key)
+            if found is None:
+                raw = processor.read(cell, root)
+                found = NOTHING if raw is None else processor.pieces([raw])[0]
+                self._keep(key, found)
+            return found
+        except DataError as error:
+            raise DataError(f"{self.table.where(row)}, column {column!r}: {error}", rule=error.rule) from None
+
+    def _held(self, key: str) -> bool:
+        """Whether the Piece is in memory or in the cache; from there it comes into memory if it fits."""
+        if key in self._memory:
+            return True
+        found = self.cache.get(key)
+        if found is not None:
+            self._remember(key, found)
+        return found is not None
+
+    def _keep(self, key: str, piece: Piece) -> None:
+        self.cache.put(key, piece)
+        self._remember(key, piece)
+
+    def _remember(self, key: str, piece: Piece) -> None:
+        small = compact(piece)
+        size = size_of(small)
+        if key not in self._memory and self._used + size <= self.memory_bytes:
+            self._memory[key] = small
+            self._used += size
+
+    def _target(self, row: int, cells: Mapping[str, Any]) -> int | float | None:
+        label = self.columns.label
+        return self.columns.target(cells.get(label), self.table.where(row)) if label else None
+
+    def _bad_labels(self) -> Iterator[int]:
+        label = self.columns.label
+        if label is None or label not in self.table.columns:
+            return
+        cells = self.table.column(label)
+        for row in self.rows:
+            try:
+                self.columns.target(cells[row], self.table.where(row))
+            except DataError as error:
+                self._leave_out(row, label, None, DataError(str(error), rule="label"))
+                yield row
+
+    def _is_empty(self, row: int) -> bool:
+        """Whether no modality has anything in this row; such a row is named and left out."""
+        for modality in self._column_of:
+            key = self._keys.get((modality, row))
+            if key is not None and (key not in self._memory or len(self._memory[key])):
+                return False
+        column = next(iter(self._column_of.values()), "")
+        self._leave_out(
+            row, column, None, DataError("every modality is empty in this row.", rule="empty row")
+        )
+        return True
+
+    def _leave_out(self, row: int, column: str, cell: Any, error: DataError) -> None:
+        where = self.table.where(row)
+        if self.quarantine is None:
+            text = str(error)
+            raise DataError(
+                text if text.startswith(where) else f"{where}, column {column!r}: {text}", rule=error.rule
+            )
+        file = cell if isinstance(cell, str) and len(cell) < 1024 else None
+        self.quarantine.add(self.table.path, self.table.line(row), column, file, error.rule, str(error))
+
+    def _check_quarantine(self) -> None:
+        """The limit holds for this table, whatever else is in the same quarantine."""
+        if self.quarantine is not None:
+            mine = {entry["line"] for entry in self.quarantine.rows if entry["table"] == str(self.table.path)}
+            if len(mine) > self.quarantine.limit * len(self.table):
+                self.quarantine.check(len(self.table))

@@ -1,0 +1,211 @@
+"""Pictures: decoded by content from an allow-list of formats, to tokens that know their row and column."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from motet.data.media import broken, described, digest, half, open_media, read_bytes
+from motet.errors import ConfigError, DataError
+from motet.types import Encoder, Kind, ModalitySpec, Piece
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    MemoryError,
+)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """`size` is the side in pixels and `patch` a token's, without an encoder (which brings its own)."""
+
+    size: int = 64
+    patch: int = 8
+    max_pixels: int = 50_000_000
+    max_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.size < self.patch or self.size % self.patch:
+            raise ConfigError(f"image: size {self.size} must be a multiple of patch {self.patch}.")
+
+
+def load_image(
+    path: Path, name: str = "", *, max_pixels: int = 50_000_000, max_bytes: int = 2**28
+) -> Image.Image:
+    """The picture as it should be seen: upright, RGB, transparency on white, first frame of many.
+
+    The format is found from the content, never from the extension. `name` stands in messages.
+
+    Raises:
+        DataError: not a picture of an allowed format, more than `max_pixels` (found from the
+            header, before decoding), or damaged.
+    """
+    name = name or path.name
+    data = read_bytes(path, name, max_bytes)
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _too_large(name, width, height, max_pixels)
+            if not _complete(image.format or "", data):
+                raise broken(name, "truncated", "the picture ends before its data does (cut off?)")
+            image.seek(0)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image), name)
+    except UnidentifiedImageError:
+        raise broken(
+            name, "not a picture", f"its content is none of {', '.join(FORMATS)}, whatever its name says"
+        ) from None
+    except Image.DecompressionBombError:
+        raise _too_large(name, 0, 0, max_pixels) from None
+    except _DAMAGE as error:
+        rule = "truncated" if "truncated" in str(error) else "damaged"
+        raise broken(
+            name, rule, f"the picture cannot be decoded: {str(error) or type(error).__name__}"
+        ) from None
+
+
+def _too_large(name: str, width: int, height: int, limit: int) -> DataError:
+    size = f"{width} x {height} pixels are" if width else "the picture is"
+    return broken(
+        name, "too large", f"{size} more than the limit of {limit / 1e6:g} million (image.max_pixels)"
+    )
+
+
+def _complete(format: str, data: bytes) -> bool:
+    """Whether the file's own end marker or length is there; decoders forgive more than that."""
+    match format:
+        case "JPEG":
+            return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") >= 0
+        case "PNG":
+            return data.rfind(b"IEND") >= max(0, data.find(b"IDAT")) and len(data) >= data.rfind(b"IEND") + 8
+        case "WEBP":
+            return len(data) >= 8 + struct.unpack("<I", data[4:8])[0]
+        case "GIF":
+            return data.rstrip(b"\0").endswith(b";")
+        case "BMP":
+            return len(data) >= struct.unpack("<I", data[2:6])[0]
+        case _:
+            return True
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Image.fromarray(_grey8(np.asarray(image), image.mode, name)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey8(values: np.ndarray, mode: str, name: str) -> np.ndarray:
+    """Deep grey to 8 bit by scale: 16-bit 30000 is 117. Floats are taken as 0..1 or 0..255."""
+    if mode == "F":
+        if not np.isfinite(values).all():
+            raise broken(name, "NaN", "pixels that are NaN or infinite")
+        scaled = values * 255 if values.max() <= 1 else values
+        return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
+    wide = np.clip(values, 0, 65535).astype(np.uint32)
+    if mode == "I" and wide.max() <= 255:
+        return wide.astype(np.uint8)
+    return ((wide * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Shorter side to `size`, centre cropped: (size, size, 3) uint8."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    resized = image.resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=3.0
+    )
+    return np.asarray(resized)
+
+
+def patches(pictures: np.ndarray, patch: int) -> np.ndarray:
+    """(n, S, S, 3) uint8 -> (n, (S/patch)^2, 3*patch^2) float32 in -1..1, row by row."""
+    n, size = pictures.shape[:2]
+    grid = size // patch
+    x = pictures.reshape(n, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, grid * grid, 3 * patch * patch).astype(np.float32) / 127.5 - 1
+
+
+def encode_pictures(pictures: Sequence[np.ndarray], patch: int, encoder: Encoder | None) -> list[np.ndarray]:
+    """Each (S, S, 3) uint8 picture to (rows, cols, width): patches, or what the frozen encoder says."""
+    if not len(pictures):
+        return []
+    if encoder is None:
+        flat = patches(np.stack(pictures), patch)
+        grid = pictures[0].shape[0] // patch
+        return [half(one.reshape(grid, grid, -1)) for one in flat]
+    mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in (encoder.mean, encoder.std))  # type: ignore[attr-defined]
+    inputs = [(p.transpose(2, 0, 1).astype(np.float32) / 255 - mean) / std for p in pictures]
+    return [half(one) for one in encoder(inputs)]
+
+
+def grid_places(rows: int, cols: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each of rows*cols tokens, each (rows*cols,) float32."""
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    return row.astype(np.float32), col.astype(np.float32)
+
+
+class ImageProcessor:
+    """Pictures to patches, or to the token grid of a frozen encoder. Time is 0."""
+
+    kind: Kind = "image"
+
+    def __init__(self, name: str, config: ImageConfig, encoder: Encoder | None = None) -> None:
+        self.name, self.config, self.encoder = name, config, encoder
+        self.size: int = encoder.size if encoder else config.size  # type: ignore[attr-defined]
+        width = encoder.width if encoder else 3 * config.patch**2
+        self.spec = ModalitySpec(name, "image", "vectors", width, encoder.name if encoder else None)
+        self.fingerprint = digest(self.to_dict())
+
+    def read(self, cell: Any, root: Path) -> np.ndarray | None:
+        """The picture that `cell` names, (size, size, 3) uint8; None for an empty cell.
+
+        Raises:
+            DataError: outside `root`, missing, or not a whole picture.
+        """
+        path = open_media(cell, root)
+        if path is None:
+            return None
+        limits = {"max_pixels": self.config.max_pixels, "max_bytes": self.config.max_bytes}
+        return square(load_image(path, str(cell), **limits), self.size)
+
+    def pieces(self, raws: Sequence[np.ndarray]) -> list[Piece]:
+        """One Piece a picture: n = rows * cols tokens, row by row."""
+        out = []
+        for grid in encode_pictures(raws, self.config.patch, self.encoder):
+            rows, cols, width = grid.shape
+            row, col = grid_places(rows, cols)
+            labels = tuple(f"row {r}, column {c}" for r in range(1, rows + 1) for c in range(1, cols + 1))
+            out.append(
+                Piece(
+                    grid.reshape(-1, width),
+                    np.zeros(rows * cols, np.float32),
+                    row=row,
+                    col=col,
+                    labels=labels,
+                )
+            )
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        return described(self)

@@ -1,0 +1,98 @@
+"""What the processors share: opening a cell's file, messages, number formats, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from motet.config import to_dict
+from motet.data.paths import resolve_media
+from motet.errors import DataError, MismatchError
+from motet.types import Encoder
+
+VERSION = 1  # of every processor's arithmetic: raised when one changes, so that no cache is misread
+
+
+def broken(name: str, rule: str, why: str) -> DataError:
+    """The error for one unusable cell; the dataset puts table, line and column before it."""
+    return DataError(f"{name!r}: {why}.", rule=rule)
+
+
+def open_media(cell: Any, root: Path) -> Path | None:
+    """The file that `cell` names under `root`; None for an empty cell.
+
+    Raises:
+        DataError: not a path, outside `root`, missing, not a regular file, a URL.
+    """
+    if cell is None or cell == "":
+        return None
+    if not isinstance(cell, str | Path):
+        raise broken(
+            str(cell)[:80], "not a path", f"expected the path of a file, found {type(cell).__name__}"
+        )
+    return resolve_media(str(cell), root, "path")
+
+
+def read_bytes(path: Path, name: str, limit: int) -> bytes:
+    """The whole file, unless it is empty or larger than `limit` bytes."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise broken(name, "too large", f"{size >> 20} MiB is more than the limit of {limit >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise broken(name, "unreadable", f"the file cannot be read: {error.strerror}") from None
+    if not data:
+        raise broken(name, "empty file", "the file has 0 bytes")
+    return data
+
+
+def half(values: np.ndarray) -> np.ndarray:
+    """Rounded to what float16 can hold, as float32.
+
+    Vectors are kept as float16 in caches; rounding them when they are made gives the same values
+    with a cache, without one, and at prediction.
+    """
+    limit = np.float32(65504)
+    return np.clip(values, -limit, limit).astype(np.float16).astype(np.float32)
+
+
+def digest(*parts: Any) -> str:
+    """sha256 of JSON values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def described(processor: Any, **fitted: Any) -> dict[str, Any]:
+    """What a processor writes into the model folder: its config, what it learned, its encoder."""
+    encoder: Encoder | None = processor.encoder
+    return {
+        "name": processor.name,
+        "kind": processor.kind,
+        "version": VERSION,
+        "config": to_dict(processor.config),
+        **fitted,
+        "encoder": {"name": encoder.name, "width": encoder.width, "fingerprint": encoder.fingerprint}
+        if encoder
+        else None,
+    }
+
+
+def check_encoder(saved: Mapping[str, Any], encoder: Encoder | None, where: str) -> None:
+    """The encoder must be the one that the processor was saved with.
+
+    Raises:
+        MismatchError: another one, or none where one is needed.
+    """
+    wanted = saved.get("encoder")
+    have = encoder.fingerprint if encoder else None
+    if (wanted or {}).get("fingerprint") != have:
+        name = wanted["name"] if wanted else "none"
+        raise MismatchError(
+            f"{where}: made with encoder {name!r}, given {encoder.name if encoder else 'none'!r} "
+            "or another version of it. Install or name the encoder that the model was trained with."
+        )
