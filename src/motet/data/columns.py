@@ -23,7 +23,6 @@ WORDS = {
     "image": "image images picture pictures photo photos img pic",
     "audio": "audio sound speech voice recording",
     "video": "video clip movie",
-    "features": "features feature embedding vector",
 }
 _NAMED = {word: kind for kind, words in WORDS.items() for word in words.split()}
 LOOK_AT = 1000  # cells a column is judged by, spread over the table
