@@ -45,6 +45,6 @@ class Flex:
             q, k, v = (permute(t, self.order, self.inverse) for t in (q, k, v))
         run = flex_attention if torch.compiler.is_compiling() else _compiled()
         q_, k_, v_ = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
-        out = run(q_, k_, v_, block_mask=self.block_mask, enable_gqa=q.shape[1] != k.shape[1])
+        out = run(q_, k_, v_, block_mask=self.block_mask, enable_gqa=True)
         heard = out.squeeze(0).transpose(0, 1)
         return heard if self.in_place else permute(heard, self.inverse, self.order)

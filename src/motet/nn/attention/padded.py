@@ -80,7 +80,10 @@ class Padded:
         )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.plain is not None:
+        # On the CPU a compiled block gains nothing from seeing inside, and would compile anew for
+        # every number of sequences.
+        opaque = torch.compiler.is_compiling() and not q.is_cuda
+        if not opaque and self.plain is not None:
             return self._attend_plain(q, k, v)
         run = torch.ops.motet.attend_buckets if torch.compiler.is_compiling() else _attend_buckets
         return run(
@@ -98,8 +101,10 @@ class Padded:
 def _fused(q: Tensor, k: Tensor, v: Tensor, n: int, length: int, mask: Tensor | None, is_causal: bool) -> Tensor:
     """(n*L, H, K) -> (n*L, H, K)"""
     q, k, v = (t.view(n, length, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
-    grouped = q.shape[1] != k.shape[1]
-    heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped)
+    if q.shape[1] == k.shape[1]:  # an if, since a compiled `!=` of sizes is no plain bool
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+    else:
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=True)
     return heard.transpose(1, 2).reshape(n * length, q.shape[1], q.shape[3])
 
 
