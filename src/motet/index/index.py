@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from motet.data.columns import modality_name
+from motet.data.quarantine import Quarantine
 from motet.errors import ConfigError, DataError, MismatchError
 from motet.index.exact import ExactStore, ModelRef
 from motet.index.filter import Filter, parse_filter
 from motet.index.segment import Row
+from motet.inputs import Broken, Entry
 from motet.types import Hit
 
 if TYPE_CHECKING:
     from motet.data.table import Table
-    from motet.predictor import Entry, Predictor
+    from motet.predictor import Predictor
 
 Progress = Callable[[int, int, str], None]
 BATCH = 256
@@ -30,7 +33,7 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Added:
-    """What `Index.add` did with the rows it was given. `empty` rows hold nothing that the model can encode."""
+    """What `Index.add` did with its rows. `empty` ones hold nothing that the model can encode."""
 
     added: int = 0
     replaced: int = 0
@@ -124,7 +127,7 @@ class Index:
         batch: int = BATCH,
         progress: Progress | None = None,
     ) -> Added:
-        """Add a table, or rows as column -> cell; a row whose id is there and whose content changed is replaced.
+        """Add a table, or rows as column -> cell. A row whose id is there is replaced if its content changed.
 
         The id comes from the table's id column; without one it is a digest of the content. Media
         paths are relative to the table, or to `root`. A broken row is named in `quarantine.jsonl`
@@ -134,45 +137,58 @@ class Index:
             DataError: the table cannot be read, ids repeat, or more than 1 % of its rows are broken.
             StorageError: no space; what was committed before is whole.
         """
-        quarantine = _quarantine(self.path)
-        entries = self.model.entries(rows, root=root, quarantine=quarantine)
-        counts = dict.fromkeys(("added", "replaced", "unchanged", "empty"), 0)
+        quarantine = Quarantine(self.path / "quarantine.jsonl")
+        entries = self.model.entries(rows, root=root)
+        counts = {"added": 0, "replaced": 0, "unchanged": 0, "empty": 0}
         seen: dict[str, str] = {}
-        total, done = len(entries), 0
-        stream: Iterator[Entry] = iter(entries)
+        stream, done = iter(entries), 0
         while part := list(islice(stream, batch)):
-            new: list[tuple[str, str, Entry]] = []
-            for entry in part:
-                digest = _digest(entry)
-                id = entry.id if entry.id is not None else digest[:16]
-                if entry.id is not None and id in seen:
-                    raise DataError(
-                        f"{entry.where}: the id {id!r} is that of {seen[id]} too; ids must differ."
-                    )
-                seen[id] = entry.where
-                if not entry.cells:
-                    counts["empty"] += 1
-                elif self._store.digest(id) == digest:
-                    counts["unchanged"] += 1
-                else:
-                    new.append((id, digest, entry))
-            put = self._encode(new, quarantine)
+            new = {id: (digest, entry) for id, digest, entry in self._changed(part, seen, counts, quarantine)}
+            put = self._encode(new, counts, quarantine)
             replaced = self._store.write(put) if put else 0
             counts["replaced"] += replaced
             counts["added"] += len(put) - replaced
             done += len(part)
             if progress is not None:
-                progress(done, total, "rows")
-        quarantine.check(total)
-        return Added(**counts, broken=len(quarantine.rows))
+                progress(done, len(entries), "index")
+        quarantine.check(len(entries))
+        return Added(**counts, broken=quarantine.count)
 
-    def _encode(self, new: Sequence[tuple[str, str, Entry]], quarantine: Any) -> list[Row]:
-        parts = self.model.encode_entries([entry for _, _, entry in new], quarantine=quarantine)
-        rows = {}
-        for (id, digest, entry), vectors in zip(new, parts, strict=True):
-            if vectors:
-                rows[id] = Row(id, digest, _fields(entry), vectors)
-        return list(rows.values())
+    def _changed(
+        self, part: Sequence[Entry], seen: dict[str, str], counts: dict[str, int], quarantine: Quarantine
+    ) -> Iterator[tuple[str, str, Entry]]:
+        """(id, digest, entry) of those that are new or have changed; the others are counted or named."""
+        for entry in part:
+            keys = self.model.keys(entry)
+            if isinstance(keys, Broken):
+                _leave_out(entry, keys, quarantine)
+                continue
+            digest = _digest(entry, keys)
+            id = entry.id if entry.id is not None else digest[:16]
+            if entry.id is not None and id in seen:
+                raise DataError(f"{entry.where}: the id {id!r} is that of {seen[id]} too; ids must differ.")
+            if not keys:
+                counts["empty"] += 1
+            elif self._store.digest(id) == digest or id in seen:
+                counts["unchanged"] += 1
+            else:
+                yield id, digest, entry
+            seen[id] = entry.where
+
+    def _encode(
+        self, new: Mapping[str, tuple[str, Entry]], counts: dict[str, int], quarantine: Quarantine
+    ) -> list[Row]:
+        """Rows with a vector for every modality that they have."""
+        rows = []
+        parts = self.model.encode_entries([entry for _, entry in new.values()])
+        for (id, (digest, entry)), vectors in zip(new.items(), parts, strict=True):
+            if isinstance(vectors, Broken):
+                _leave_out(entry, vectors, quarantine)
+            elif vectors:
+                rows.append(Row(id, digest, _fields(entry), vectors))
+            else:
+                counts["empty"] += 1
+        return rows
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Take rows out for good; how many were there. Unknown ids are no error."""
@@ -255,23 +271,17 @@ def _as_predictor(model: Predictor | str | Path) -> Predictor:
     return model
 
 
-def _quarantine(path: Path) -> Any:
-    from motet.data.quarantine import Quarantine
+def _leave_out(entry: Entry, broken: Broken, quarantine: Quarantine) -> None:
+    cell = entry.cells.get(modality_name(broken.column))
+    file = str(cell) if isinstance(cell, str | Path) else None
+    table = entry.where.rpartition(", ")[0] or entry.where
+    quarantine.add(table, entry.line, broken.column, file, broken.error.rule, str(broken.error))
 
-    return Quarantine(path / "quarantine.jsonl")
 
-
-def _digest(entry: Entry) -> str:
-    """Of all cells, and of the bytes of the files that they name."""
-    digest = hashlib.sha256(json.dumps(_fields(entry), sort_keys=True).encode())
-    for name, cell in sorted(entry.cells.items()):
-        digest.update(f"\0{name}\0".encode())
-        if isinstance(cell, Path):
-            with cell.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        elif isinstance(cell, np.ndarray):
-            digest.update(np.ascontiguousarray(cell).tobytes())
-    return digest.hexdigest()
+def _digest(entry: Entry, keys: Mapping[str, str]) -> str:
+    """Of all cells, and of the content of the files that they name."""
+    text = json.dumps([_fields(entry), dict(keys)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""The commands, in the order in which a newcomer needs them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from motet.cli.check import check
+from motet.cli.demo import demo
+from motet.cli.evaluate import evaluate
+from motet.cli.explain import explain
+from motet.cli.fit import fit
+from motet.cli.index import index
+from motet.cli.predict import predict
+from motet.cli.search import search
+
+app = typer.Typer(
+    name="motet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, check, fit, evaluate, predict, index, search, explain):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from motet import __version__
+
+        print(f"motet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def motet(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """One model of your own texts, pictures, sounds and clips: train, evaluate, search, explain.
+
+    Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 wrong use or config;
+    3 data unusable; 4 not the data or config of the run being resumed; 5 no space or a write
+    failed; 75 stopped by a signal after saving, run again with --resume.
+    """

@@ -1,0 +1,59 @@
+"""`motet fit`: train a model on a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from motet.cli.output import progress, say
+
+
+def fit(
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet or a folder of media.")],
+    label: Annotated[
+        str | None, typer.Option(help="The column to predict: words are classes, numbers are regressed.")
+    ] = None,
+    val: Annotated[Path | None, typer.Option(help="A table to validate on, instead of a split.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; the model goes to OUT/model. Default: runs/TABLE.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=20. May be repeated."
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="scratch, fast or best.")] = "fast",
+    retrieval: Annotated[
+        bool | None,
+        typer.Option(
+            "--retrieval/--no-retrieval",
+            help="Whether to learn a shared space for search. Default: where no label is given.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split, the weights and the order of the data.")] = 0,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stop training after this.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT.")] = False,
+) -> None:
+    """Train a model on a table; columns are found by name and content."""
+    from motet.train.fit import fit as train
+
+    folder = train(
+        table,
+        label=label,
+        val=val,
+        out=out,
+        settings=settings or [],
+        preset=preset,
+        seed=seed,
+        time_limit=time_limit,
+        resume=resume,
+        retrieval=retrieval,
+        progress=progress(),
+    )
+    say(f"evaluate it:  motet evaluate {folder} TABLE")
+    print(folder)

@@ -1,0 +1,197 @@
+"""The index over a stand-in for a model: a text's vector is drawn from its words."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from motet.errors import ConfigError, DataError, MismatchError
+from motet.index import Added, Index
+from motet.inputs import Broken, Entry
+
+WIDTH = 16
+
+
+def vector_of(text: str) -> np.ndarray:
+    total = np.zeros(WIDTH, np.float32)
+    for word in text.split():
+        seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4])
+        total += np.random.default_rng(seed).normal(size=WIDTH).astype(np.float32)
+    return total / np.linalg.norm(total)
+
+
+class WordModel:
+    """Stands in for a Predictor; counts what it encodes. The text "broken" cannot be read."""
+
+    def __init__(self, folder: Path, fingerprint: str = "a" * 64) -> None:
+        self.folder, self.fingerprint, self.width, self.encoded = folder, fingerprint, WIDTH, 0
+
+    def entries(self, rows: Sequence[Mapping[str, Any]], *, root: Any = None) -> list[Entry]:
+        made = []
+        for i, row in enumerate(rows):
+            cells = {m: row[m] for m in ("title", "caption") if row.get(m)}
+            fields = {k: v for k, v in row.items() if k != "id"}
+            made.append(Entry(f"rows, line {i}", cells, Path(), row.get("id"), fields, line=i))
+        return made
+
+    def keys(self, entry: Entry) -> dict[str, str]:
+        return dict(entry.cells)
+
+    def encode_entries(self, entries: Sequence[Entry]) -> list[dict[str, np.ndarray] | Broken]:
+        self.encoded += len(entries)
+        return [
+            Broken("title", DataError("cannot be read.", rule="damaged"))
+            if entry.cells.get("title") == "broken"
+            else {m: vector_of(cell) for m, cell in entry.cells.items()}
+            for entry in entries
+        ]
+
+    def encode_query(self, queries: Sequence[str]) -> np.ndarray:
+        return np.stack([vector_of(query) for query in queries])
+
+
+GOODS = [
+    {"id": "d1", "title": "red dress", "price": 40, "colour": "red"},
+    {"id": "d2", "title": "blue dress", "price": 70, "colour": "blue"},
+    {"id": "s1", "title": "red shoes", "caption": "for dancing", "price": 30, "colour": "red"},
+    {"id": "h1", "caption": "straw hat", "price": 10, "colour": None},
+]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> WordModel:
+    return WordModel(tmp_path / "model")
+
+
+@pytest.fixture
+def index(tmp_path: Path, model: WordModel) -> Index:
+    made = Index.create(tmp_path / "shop.index", model)  # type: ignore[arg-type]
+    assert made.add(GOODS) == Added(added=4)
+    return made
+
+
+def ids(hits: list[Any]) -> list[str]:
+    return [hit.id for hit in hits]
+
+
+def test_the_row_with_the_words_comes_first_with_its_fields(index: Index) -> None:
+    hit = index.search("blue dress", top=1)[0]
+    assert (hit.id, hit.modality, hit.score) == ("d2", "title", pytest.approx(1, abs=1e-6))
+    assert hit.fields == {"title": "blue dress", "price": 70, "colour": "blue"}
+
+
+def test_a_modality_may_be_chosen(index: Index) -> None:
+    hits = index.search("red shoes", top=9, modality="caption")
+    assert set(ids(hits)) == {"s1", "h1"} and {h.modality for h in hits} == {"caption"}
+    assert len(index.search("red shoes", top=9)) == 4  # every row once, by its best vector
+
+
+def test_filters_hold(index: Index) -> None:
+    assert ids(index.search("dress", top=9, where="price < 50 and colour = 'red'")) in (
+        ["d1", "s1"],
+        ["s1", "d1"],
+    )
+    assert ids(index.search("dress", where="colour is null")) == ["h1"]
+
+
+def test_more_like_this_leaves_the_row_itself_out(index: Index) -> None:
+    assert ids(index.search(like="d1", top=2, modality="title"))[0] in ("d2", "s1")
+    assert "d1" not in ids(index.search(like="d1", top=9))
+
+
+def test_a_vector_is_a_query(index: Index) -> None:
+    assert ids(index.search(7 * vector_of("straw hat"), top=1)) == ["h1"]
+
+
+def test_adding_again_encodes_nothing_and_changes_nothing(index: Index, model: WordModel) -> None:
+    before = model.encoded
+    assert index.add(GOODS) == Added(unchanged=4)
+    assert model.encoded == before and index.count() == 4
+
+
+def test_changed_rows_are_replaced(index: Index, model: WordModel) -> None:
+    before = model.encoded
+    changed = [GOODS[0] | {"title": "green dress"}, GOODS[1] | {"price": 65}, *GOODS[2:]]
+    assert index.add(changed) == Added(replaced=2, unchanged=2)
+    assert model.encoded == before + 2 and index.count() == 4
+    assert ids(index.search("green dress", top=1)) == ["d1"]
+    assert index.search(like="d1", top=9, where="price = 65")[0].id == "d2"
+
+
+def test_rows_without_ids_are_known_by_their_content(index: Index) -> None:
+    rows = [{"title": "old map"}, {"title": "new map"}, {"title": "old map"}]
+    assert index.add(rows) == Added(added=2, unchanged=1)
+    assert index.add(rows[:1]) == Added(unchanged=1)
+    assert index.count() == 6
+
+
+def test_deleted_rows_do_not_come_back(index: Index, model: WordModel) -> None:
+    assert index.delete(["d1", "nobody"]) == 1
+    again = Index.open(index.path, model)  # type: ignore[arg-type]
+    for i in (index, again):
+        assert i.count() == 3 and "d1" not in ids(i.search("red dress", top=9))
+    assert index.add(GOODS) == Added(added=1, unchanged=3)
+
+
+def test_batches_are_committed_one_by_one(tmp_path: Path, model: WordModel) -> None:
+    index = Index.create(tmp_path / "i", model)  # type: ignore[arg-type]
+    seen = []
+    rows = [{"id": str(i), "title": f"thing {i}"} for i in range(25)]
+    index.add(rows, batch=10, progress=lambda done, total, what: seen.append((done, index.count())))
+    assert seen == [(10, 10), (20, 20), (25, 25)]
+
+
+def test_equal_ids_are_refused_and_both_rows_named(index: Index) -> None:
+    with pytest.raises(DataError, match=r"line 1: the id 'x' is that of rows, line 0 too"):
+        index.add([{"id": "x", "title": "a"}, {"id": "x", "title": "b"}])
+
+
+def test_broken_and_empty_rows_are_counted_and_named(tmp_path: Path, model: WordModel) -> None:
+    index = Index.create(tmp_path / "i", model)  # type: ignore[arg-type]
+    rows = [{"id": str(i), "title": f"thing {i}"} for i in range(200)]
+    rows[7]["title"], rows[9]["title"] = "broken", ""
+    assert index.add(rows) == Added(added=198, empty=1, broken=1)
+    named = [json.loads(line) for line in (index.path / "quarantine.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["column"], row["rule"]) for row in named] == [(7, "title", "damaged")]
+    with pytest.raises(DataError, match="2 of 4 rows"):
+        index.add([{"id": f"b{i}", "title": "broken"} for i in range(2)] + rows[:2])
+
+
+def test_another_model_is_refused(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="another model") as caught:
+        Index.open(index.path, WordModel(tmp_path / "other", "b" * 64))  # type: ignore[arg-type]
+    assert caught.value.exit_code == 4
+
+
+def test_a_model_that_has_moved_is_asked_for(index: Index) -> None:
+    with pytest.raises(ConfigError, match="--model"):
+        Index.open(index.path).search("red")
+
+
+def test_wrong_use_is_named(index: Index, tmp_path: Path, model: WordModel) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        Index.open(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="not an index"):
+        Index.open(tmp_path)
+    with pytest.raises(ConfigError, match="not empty"):
+        Index.create(index.path, model)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="store 'lance'"):
+        Index.create(tmp_path / "new", model, store="lance")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="holds caption, title"):
+        index.search("red", modality="sound")
+    with pytest.raises(
+        ConfigError, match="no row has a field 'weight'. There are: caption, colour, price, title"
+    ):
+        index.search("red", where="weight < 3")
+    with pytest.raises(ConfigError, match="no row has the id 'd9'"):
+        index.search(like="d9")
+    with pytest.raises(ConfigError, match="top=0"):
+        index.search("red", top=0)
+    with pytest.raises(ConfigError, match="finite"):
+        index.search(np.full(WIDTH, np.nan, np.float32))
+    with pytest.raises(ConfigError, match="give a query"):
+        index.search()
