@@ -120,7 +120,7 @@ class Loader:
         chosen = random.random(len(samples)) < self.modality_dropout
         draws = random.random(len(samples))
         for b in np.flatnonzero(chosen):
-            has = [m for m, spec in enumerate(self.specs) if len(samples[b].pieces.get(spec.name, ()))]
+            has = [m for m, spec in enumerate(self.specs) if len(samples[int(b)].pieces.get(spec.name, ()))]
             if len(has) > 1:
                 subset = 1 + int(draws[b] * (2 ** len(has) - 2))  # every subset but none and all
                 drop[b, [m for bit, m in enumerate(has) if subset >> bit & 1]] = True
