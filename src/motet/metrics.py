@@ -27,7 +27,7 @@ def retrieval_metrics(query: Floats, gallery: Floats, match: Bools) -> dict[str,
     query: (N, E), gallery: (M, E), match: (N, M) bool, True where an item answers the query; any
     number of answers is right. Queries without an answer are left out (`n` counts the rest). Ranks
     start at 1 and are those of the best answer; equal scores count against the model, so that a
-    collapsed embedding scores nothing.
+    collapsed embedding scores nothing. `R@10_interval` is a 95 % bootstrap interval over queries.
 
     Raises:
         ConfigError: shapes that do not belong together.
@@ -47,6 +47,7 @@ def retrieval_metrics(query: Floats, gallery: Floats, match: Bools) -> dict[str,
         result[f"R@{k}"] = float((ranks <= k).mean())
     result["median_rank"] = float(np.median(ranks))
     result["mAP"] = float(precision.mean())
+    result["R@10_interval"] = list(bootstrap(lambda rows: float((ranks[rows] <= 10).mean()), len(ranks)))
     return result | chance_retrieval(positives, len(gallery))
 
 

@@ -74,6 +74,7 @@ class Best:
     """What the run ends with: the model holds the weights of `step`."""
 
     step: int
+    steps: int
     epochs: int
     value: float | None
     metric: str
@@ -175,7 +176,9 @@ class _Loop:
         self._save()
         if self.best:
             self.model.load_state_dict(self.best)
-        return Best(state.best_step, state.epoch, state.best, self.config.metric, why or "all epochs done")
+        return Best(
+            state.best_step, state.step, state.epoch, state.best, self.config.metric, why or "all epochs done"
+        )
 
     def _step(self, batch: TokenBatch) -> None:
         state, config = self.state, self.config

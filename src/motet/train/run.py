@@ -117,6 +117,23 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
+    def pin(self, key: str, value: Any) -> None:
+        """Add to the identity what is known only later, such as what the media files hold.
+
+        Raises:
+            MismatchError: `resume`, and it is not what it was.
+        """
+        value = json.loads(json.dumps(value))
+        before = configs.read(self.path / "run.json").get(key)
+        if before is None:
+            self.identity[key] = value
+            self._write("run.json", "w", json.dumps(self.identity, indent=1) + "\n")
+        elif before != value:
+            raise MismatchError(
+                f"{self.path}: the {key} of the data changed since this run began (a media file, say). "
+                "Restore it, or choose another --out for a new run."
+            )
+
     def _start(self) -> None:
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -128,7 +145,7 @@ class RunFolder:
 
     def _compare(self) -> None:
         before = configs.read(self.path / "run.json")
-        keys = sorted(differences(before, self.identity))
+        keys = sorted(differences({k: before[k] for k in before if k in self.identity}, self.identity))
         if keys:
             shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
             raise MismatchError(

@@ -1,0 +1,124 @@
+"""Labels and numbers: how good the predictions are, over every subset of the modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motet.metrics import (
+    bootstrap,
+    classification_metrics,
+    confusion_matrix,
+    constant_metrics,
+    macro_f1,
+    majority_metrics,
+    regression_metrics,
+)
+from motet.model import TaskSpec
+
+Array = NDArray[Any]
+Subset = tuple[str, ...]
+
+
+def softmax(logits: Array) -> Array:
+    """(N, C) logits -> probabilities, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    powers = np.exp(shifted)
+    return powers / powers.sum(1, keepdims=True)
+
+
+def evaluate_task(
+    task: TaskSpec,
+    by_subset: Mapping[Subset, Array],
+    present: Array,
+    targets: Array,
+    modalities: Sequence[str],
+) -> dict[str, Any]:
+    """One task over every subset of the modalities, beside what a constant scores.
+
+    by_subset: modalities kept -> predictions (N, C) or (N,) of the same N rows, all of them labelled.
+    present: (N, M) bool. A subset is measured on the rows that have at least one of its modalities.
+    `helps` compares all modalities with all but one, on the rows that have that one and another.
+    """
+    full = tuple(modalities)
+    rows = []
+    for subset in sorted(by_subset, key=lambda s: (-len(s), [full.index(m) for m in s])):
+        kept = present[:, [full.index(m) for m in subset]].any(1)
+        rows.append({"modalities": list(subset)} | _measure(task, by_subset[subset][kept], targets[kept]))
+    baseline = (
+        majority_metrics(targets, task.classes) if task.kind == "classes" else constant_metrics(targets)
+    )
+    result: dict[str, Any] = {
+        "kind": task.kind,
+        "n": len(targets),
+        "measure": "macro_f1" if task.kind == "classes" else "mae",
+        "baseline": baseline,
+        "full": rows[0] if rows else {"n": 0},
+        "subsets": [{k: v for k, v in row.items() if k not in ("confusion", "f1")} for row in rows],
+        "helps": _helps(task, by_subset, present, targets, full),
+    }
+    if task.kind == "classes":
+        result["classes"] = list(task.classes)
+    return result
+
+
+def _measure(task: TaskSpec, predicted: Array, targets: Array) -> dict[str, Any]:
+    if not len(targets):
+        return {"n": 0}
+    if task.kind == "number":
+        return regression_metrics(predicted, targets) | {"interval": _interval(task, predicted, targets)}
+    shares = softmax(predicted)
+    return classification_metrics(shares, targets, task.classes) | {
+        "interval": _interval(task, predicted, targets)
+    }
+
+
+def _score(task: TaskSpec, predicted: Array, targets: Array) -> float:
+    """The task's one number: macro-F1, or the mean absolute error."""
+    if task.kind == "number":
+        return float(np.abs(predicted - targets).mean())
+    return macro_f1(confusion_matrix(predicted.argmax(1), targets, len(task.classes)))
+
+
+def _interval(task: TaskSpec, predicted: Array, targets: Array) -> list[float]:
+    return list(bootstrap(lambda rows: _score(task, predicted[rows], targets[rows]), len(targets)))
+
+
+def _helps(
+    task: TaskSpec, by_subset: Mapping[Subset, Array], present: Array, targets: Array, full: Subset
+) -> list[dict[str, Any]]:
+    found = []
+    for index, name in enumerate(full):
+        others = tuple(m for m in full if m != name)
+        if not others or others not in by_subset or full not in by_subset:
+            continue
+        kept = present[:, index] & np.delete(present, index, axis=1).any(1)
+        if not kept.any():
+            continue
+        found.append(_compare(task, name, by_subset[full][kept], by_subset[others][kept], targets[kept]))
+    return found
+
+
+def _compare(task: TaskSpec, name: str, with_it: Array, without: Array, targets: Array) -> dict[str, Any]:
+    sign = 1.0 if task.kind == "classes" else -1.0  # an error that falls is a gain
+
+    def gain(rows: Array) -> float:
+        return sign * (
+            _score(task, with_it[rows], targets[rows]) - _score(task, without[rows], targets[rows])
+        )
+
+    everything = np.arange(len(targets))
+    low, high = bootstrap(gain, len(targets))
+    a, b = _score(task, with_it, targets), _score(task, without, targets)
+    verdict = (
+        f"{name} helps" if low > 0 else f"{name} hurts here" if high < 0 else f"{name} adds nothing here"
+    )
+    measure = "macro-F1" if task.kind == "classes" else "mean absolute error"
+    sentence = (
+        f"{verdict} for {task.name}: {measure} {a:.3f} with it, {b:.3f} without "
+        f"(gain {gain(everything):+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {len(targets)} rows)."
+    )
+    return {"modality": name, "with": a, "without": b, "interval": [low, high], "sentence": sentence}

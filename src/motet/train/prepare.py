@@ -1,0 +1,167 @@
+"""From a table to prepared parts: split, processors, encoders, every row read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from motet.data.cache import FeatureCache, default_cache
+from motet.data.columns import Columns, modality_name
+from motet.data.dataset import Dataset
+from motet.data.loader import Loader, LoaderConfig
+from motet.data.processor import Processor, make_processor
+from motet.data.quarantine import Quarantine
+from motet.data.split import split_rows
+from motet.data.table import Table
+from motet.errors import DataError
+from motet.model import TaskSpec
+from motet.nn.backbones import available, load_encoder
+from motet.train.run import Reporter, RunFolder
+from motet.train.settings import FitConfig, modality_settings
+from motet.types import Encoder, Kind
+
+VAL_BATCH = 1024  # rows validated together: the gallery of the recall that is shown
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The prepared rows of a table, by part, and the processors that made them."""
+
+    columns: Columns
+    processors: Mapping[str, Processor]
+    train: Dataset
+    val: Dataset | None
+    test: Dataset | None
+    quarantined: int
+    source: Table
+
+    def content(self) -> list[str | None]:
+        """What identifies the data: the content of every part."""
+        return [part.content if part is not None else None for part in (self.train, self.val, self.test)]
+
+    def named(self) -> list[tuple[str, Dataset | None]]:
+        """The parts, the one to judge by first: rows that neither trained nor chose anything."""
+        return [("test", self.test), ("val", self.val), ("train", self.train)]
+
+    def labels(self) -> np.ndarray:
+        """Targets of the training rows that have one."""
+        label, table = self.columns.label, self.train.table
+        if label is None:
+            return np.zeros(0)
+        cells = table.column(label)
+        found = (self.columns.target(cells[row], table.where(row)) for row in self.train.rows)
+        return np.array([value for value in found if value is not None])
+
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        columns = self.columns
+        if columns.label is None or columns.task is None:
+            return ()
+        values = self.labels()
+        if not len(values):
+            raise DataError(
+                f"{self.source.path}: no training row has a value in {columns.label!r}.", rule="no labels"
+            )
+        if columns.task == "classes":
+            return (TaskSpec(columns.label, "classes", columns.classes),)
+        spread = float(values.std()) or 1.0
+        return (TaskSpec(columns.label, "number", mean=float(values.mean()), std=spread),)
+
+    def loader(self, config: FitConfig, seed: int) -> Loader:
+        chosen = config.train
+        specs = [p.spec for p in self.processors.values()]
+        return Loader(
+            self.train,
+            specs,
+            self.train.targets,
+            LoaderConfig(batch_size=chosen.batch_size),
+            seed=seed,
+            shuffle=True,
+            modality_dropout=chosen.modality_dropout if len(specs) > 1 else 0.0,
+            spec_augment=chosen.spec_augment,
+        )
+
+    def val_loader(self) -> Loader | None:
+        if self.val is None:
+            return None
+        specs = [p.spec for p in self.processors.values()]
+        return Loader(self.val, specs, self.train.targets, LoaderConfig(batch_size=VAL_BATCH))
+
+
+def prepare(
+    source: Table,
+    val: Table | None,
+    columns: Columns,
+    config: FitConfig,
+    *,
+    preset: str,
+    seed: int,
+    retrieval: bool,
+    run: RunFolder,
+    reporter: Reporter,
+) -> Parts:
+    """Split the rows, make the processors from the training part, read every row once.
+
+    With a table `val`, its rows choose the best epoch; the rows of `source` are all for training,
+    but for those that its split column names for the test.
+
+    Raises:
+        DataError: no usable row, or too many broken ones.
+        ConfigError: a backbone that cannot be had.
+    """
+    fractions = config.data.fractions if val is None else (1.0, 0.0, 0.0)
+    rows = split_rows(source, columns, seed=seed, fractions=fractions, retrieval=retrieval)
+    if val is not None and rows["val"]:
+        rows = {**rows, "train": sorted(rows["train"] + rows["val"]), "val": []}
+    if not rows["train"]:
+        raise DataError(f"{source.path}: no row is left for training.", rule="empty")
+    processors = {
+        modality_name(column): _processor(column, kind, source, rows["train"], config, preset, reporter)
+        for column, kind in columns.modalities.items()
+    }
+    cache = FeatureCache(default_cache() if config.data.cache else None)
+    quarantine = Quarantine(run.quarantine, config.data.quarantine_limit)
+
+    def part(table: Table, named: Sequence[int], what: Columns) -> Dataset | None:
+        if not named:
+            return None
+        made = Dataset(table, what, processors, named, cache=cache, quarantine=quarantine)
+        made.prepare(reporter)
+        return made
+
+    train = part(source, rows["train"], columns)
+    assert train is not None  # its rows are not empty
+    chosen = part(source, rows["val"], columns)
+    if val is not None:
+        chosen = part(val, range(len(val)), columns.bind(val))
+    test = part(source, rows["test"], columns)
+    return Parts(columns, processors, train, chosen, test, quarantine.count, source)
+
+
+def _processor(  # noqa: PLR0917
+    column: str,
+    kind: str,
+    table: Table,
+    rows: Sequence[int],
+    config: FitConfig,
+    preset: str,
+    reporter: Reporter,
+) -> Processor:
+    name = modality_name(column)
+    backbone, made = modality_settings(config, name, kind)
+    encoder = _encoder(backbone, kind, preset)
+    start = f"the frozen encoder {encoder.name}" if encoder else "scratch"
+    reporter.say(f"{name} starts from {start}")
+    cells = table.column(column)
+    return make_processor(name, kind, made, encoder, lambda: [cells[i] for i in rows], root=table.root)
+
+
+def _encoder(backbone: str | None, kind: str, preset: str) -> Encoder | None:
+    """The encoder that is asked for; where nothing is said, an installed one unless from scratch."""
+    if kind not in ("text", "image", "video") or backbone in ("none", "scratch"):
+        return None
+    wanted: Kind = "text" if kind == "text" else "image"
+    if backbone is None and preset != "scratch":
+        backbone = available(wanted)
+    return load_encoder(backbone, wanted) if backbone is not None else None

@@ -1,0 +1,180 @@
+"""What `fit` can be told: `--set data...`, `columns...`, `model...`, `train...`, `loss...`, and one
+group per modality (by its name, or by its kind for all of that kind), such as `text.backbone`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from motet import config as configs
+from motet.data.columns import KINDS
+from motet.data.processor import ProcessorConfig
+from motet.errors import ConfigError
+from motet.losses import LossConfig
+from motet.model import MotetConfig, TaskSpec
+from motet.nn.block import BlockConfig, Component
+from motet.nn.embed import EmbedConfig
+from motet.nn.mot import Attend, MoTConfig
+from motet.nn.positions import RotaryConfig
+from motet.train.loop import TrainConfig
+from motet.types import ModalitySpec
+
+Preset = Literal["scratch", "fast", "best"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """`root`: where the paths in media cells begin, else the table's folder. `fractions` of train, val and
+    test rows where the table has no split. `quarantine_limit`: the share of broken rows that is too
+    many. `cache`: whether prepared features are kept on disk for the next run."""
+
+    root: str | None = None
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    quarantine_limit: float = 0.01
+    cache: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The architecture, in the words of `MotetConfig`, `MoTConfig` and `BlockConfig`.
+
+    `attend` is cut or repeated to `depth`. The defaults are for tables of one to ten thousand rows.
+    """
+
+    width: int = 128
+    heads: int = 4
+    depth: int = 3
+    attend: tuple[Attend, ...] = ("own", "own", "global")
+    untie: tuple[Component, ...] = ("attention", "mlp", "norm")
+    rotary: bool = True
+    dropout: float = 0.1
+    drop_path: float = 0.0
+    qk_norm: bool = True
+    fusion: Literal["early", "late", "hierarchical", "attention", "mean"] = "attention"
+    embedding: int = 128
+    pool: Literal["attention", "mean"] = "attention"
+    direct: bool = True
+    late_heads: bool = False
+    head_dropout: float = 0.2
+
+    def build(
+        self, modalities: tuple[ModalitySpec, ...], tasks: tuple[TaskSpec, ...], *, contrastive: bool
+    ) -> MotetConfig:
+        block = BlockConfig(
+            width=self.width,
+            heads=self.heads,
+            untie=self.untie,
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            qk_norm=self.qk_norm,
+        )
+        mot = MoTConfig(
+            block=block,
+            depth=self.depth,
+            attend=self.attend[: self.depth],
+            rotary=RotaryConfig() if self.rotary else None,
+        )
+        return MotetConfig(
+            modalities=modalities,
+            mot=mot,
+            embed=EmbedConfig(dropout=self.dropout),
+            fusion=self.fusion,
+            tasks=tasks,
+            contrastive=contrastive,
+            embedding=self.embedding,
+            pool=self.pool,
+            direct=self.direct,
+            late_heads=self.late_heads,
+            head_dropout=self.head_dropout,
+        )
+
+
+@dataclass(frozen=True)
+class TrainSettings(TrainConfig):
+    """`TrainConfig` and what concerns the batches.
+
+    `modality_dropout`: how often a training sample loses some of its modalities, so that any subset
+    works later. `spec_augment` masks sounds. `balance` gives rare classes the weight count**-balance:
+    0 for none, 1 for all classes alike.
+    """
+
+    batch_size: int = 128
+    modality_dropout: float = 0.3
+    spec_augment: bool = True
+    balance: float = 0.5
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """All settings of a run. `columns`: column -> its part. `modalities`: name or kind -> its settings."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    columns: dict[str, str] = field(default_factory=dict)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    loss: LossConfig = field(default_factory=LossConfig)
+    modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+_GROUPS = tuple(f.name for f in dataclasses.fields(FitConfig) if f.name != "modalities")
+_PRESETS: Mapping[Preset, Sequence[str]] = {
+    "scratch": (),
+    "fast": (),
+    "best": ("train.epochs=60", "image.backbone=efficientnet-lite0@160"),
+}
+
+
+def read_settings(settings: Sequence[str], preset: str) -> FitConfig:
+    """The preset's settings, then each "key=value" of `settings` over them.
+
+    Raises:
+        ConfigError: an unknown preset or key, a value of the wrong type.
+    """
+    match preset:
+        case "scratch" | "fast" | "best":
+            first = _PRESETS[preset]
+        case _:
+            raise ConfigError(f"--preset {preset}: choose one of {', '.join(_PRESETS)}.")
+    values = configs.override({}, [*first, *settings])
+    groups: dict[str, Any] = {key: values.pop(key) for key in _GROUPS if key in values}
+    for key, inside in values.items():
+        if not isinstance(inside, dict):
+            raise ConfigError(
+                f"--set {key}={inside}: unknown key. Groups of keys: {', '.join(_GROUPS)}, or a modality's "
+                "name or kind, such as text.backbone=minilm."
+            )
+    if isinstance(groups.get("columns"), dict):
+        groups["columns"] = {name: str(part) for name, part in groups["columns"].items()}
+    return configs.from_dict(FitConfig, {**groups, "modalities": values}, where="--set")
+
+
+def check_modalities(config: FitConfig, modalities: Mapping[str, str], table: str) -> None:
+    """Every key of `config.modalities` is a modality (name -> kind) of this table, or a kind.
+
+    Raises:
+        ConfigError: naming the keys that there are.
+    """
+    for key in config.modalities:
+        if key not in modalities and key not in KINDS:
+            raise ConfigError(
+                f"--set {key}...: neither a group of keys ({', '.join(_GROUPS)}) nor a modality of {table} "
+                f"({', '.join(modalities)}) nor a kind ({', '.join(KINDS)})."
+            )
+
+
+def modality_settings(config: FitConfig, name: str, kind: str) -> tuple[str | None, ProcessorConfig]:
+    """A modality's backbone (None: not said) and its processor's settings; its name goes before its kind.
+
+    Raises:
+        ConfigError: an unknown key, with those that this kind has.
+    """
+    said = {**config.modalities.get(kind, {}), **config.modalities.get(name, {})}
+    backbone = said.pop("backbone", None)
+    hints = {f.name: f.type for f in dataclasses.fields(ProcessorConfig)}
+    if kind not in hints:
+        raise ConfigError(f"{name}: no settings for the kind {kind!r}.")
+    default = getattr(ProcessorConfig(), kind)
+    made = configs.from_dict(type(default), said, where=f"--set {name} (besides backbone)")
+    return None if backbone is None else str(backbone), dataclasses.replace(ProcessorConfig(), **{kind: made})
