@@ -22,16 +22,18 @@ class TextEncoder:
 
     def __init__(self, words: Sequence[str]) -> None:
         vocab = {w: i for i, w in enumerate(["[UNK]", "[CLS]", "[SEP]", "[PAD]", *words])}
-        self.tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106
+        self.tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
         self.tokenizer.normalizer = normalizers.BertNormalizer()
         self.tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         self.tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
-        self.tokenizer.enable_padding(length=32, pad_id=3, pad_token="[PAD]")  # noqa: S106
+        self.tokenizer.enable_padding(length=32, pad_id=3, pad_token="[PAD]")
         self.calls: list[list[np.ndarray]] = []
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         self.calls.append(list(inputs))
-        return [np.stack([i, np.arange(len(i)), np.full(len(i), len(i))], 1).astype(np.float32) for i in inputs]
+        return [
+            np.stack([i, np.arange(len(i)), np.full(len(i), len(i))], 1).astype(np.float32) for i in inputs
+        ]
 
 
 class ImageEncoder:
@@ -98,7 +100,9 @@ def write_clip(
                 out.mux(packet)
         if voice is not None:
             for start in range(0, len(sound), 1024):
-                frame = av.AudioFrame.from_ndarray(sound[None, start : start + 1024], format="fltp", layout="mono")
+                frame = av.AudioFrame.from_ndarray(
+                    sound[None, start : start + 1024], format="fltp", layout="mono"
+                )
                 frame.sample_rate, frame.pts = 16_000, start
                 for packet in voice.encode(frame):
                     out.mux(packet)

@@ -13,7 +13,11 @@ def test_log_mel_equals_transformers():
     transformers = pytest.importorskip("transformers")
     reference = transformers.WhisperFeatureExtractor(feature_size=80)
     rng = np.random.default_rng(0)
-    for wave in (rng.normal(size=16_000 * 3).astype(np.float32) * 0.1, tone(1.28), np.zeros(4000, np.float32)):
+    for wave in (
+        rng.normal(size=16_000 * 3).astype(np.float32) * 0.1,
+        tone(1.28),
+        np.zeros(4000, np.float32),
+    ):
         theirs = reference(wave, sampling_rate=16_000, padding="do_not_pad", return_tensors="np")
         ours = log_mel(wave)
         assert np.abs(ours - theirs["input_features"][0].T).max() < 1e-4

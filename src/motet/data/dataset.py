@@ -201,10 +201,12 @@ class Dataset:
             return
         cells = self.table.column(label)
         for row in self.rows:
+            where = self.table.where(row)
             try:
-                self.columns.target(cells[row], self.table.where(row))
+                self.columns.target(cells[row], where)
             except DataError as error:
-                self._leave_out(row, label, None, DataError(str(error), rule="label"))
+                why = str(error).removeprefix(f"{where}: ")
+                self._leave_out(row, label, None, DataError(why, rule="label"))
                 yield row
 
     def _is_empty(self, row: int) -> bool:
@@ -220,12 +222,9 @@ class Dataset:
         return True
 
     def _leave_out(self, row: int, column: str, cell: Any, error: DataError) -> None:
-        where = self.table.where(row)
         if self.quarantine is None:
-            text = str(error)
-            raise DataError(
-                text if text.startswith(where) else f"{where}, column {column!r}: {text}", rule=error.rule
-            )
+            where = self.table.where(row)
+            raise DataError(f"{where}, column {column!r}: {error}", rule=error.rule)
         file = cell if isinstance(cell, str) and len(cell) < 1024 else None
         self.quarantine.add(self.table.path, self.table.line(row), column, file, error.rule, str(error))
 

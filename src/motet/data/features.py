@@ -34,7 +34,8 @@ def read_features(cell: Any, root: Path) -> np.ndarray | None:
     if isinstance(cell, list | np.ndarray):
         name = str(cell)[:40]
         try:
-            values = np.asarray(cell, np.float32)
+            with np.errstate(over="ignore"):
+                values = np.asarray(cell, np.float32)
         except (ValueError, TypeError, OverflowError):
             raise broken(name, "not numbers", "expected a list of numbers, or lists of one length") from None
     else:

@@ -66,7 +66,7 @@ def load_image(
                 raise broken(name, "truncated", "the picture ends before its data does (cut off?)")
             image.seek(0)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            return to_rgb(ImageOps.exif_transpose(image), name)
     except UnidentifiedImageError:
         raise broken(
             name, "not a picture", f"its content is none of {', '.join(FORMATS)}, whatever its name says"
@@ -104,7 +104,7 @@ def _complete(format: str, data: bytes) -> bool:
             return True
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(_grey8(np.asarray(image), image.mode, name)).convert("RGB")
     if image.has_transparency_data:

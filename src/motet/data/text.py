@@ -112,6 +112,8 @@ class TextProcessor:
         if tokenizer is None:
             raise ConfigError(f"text {name!r}: neither an encoder nor a trained tokenizer was given.")
         self.tokenizer: Tokenizer = tokenizer
+        # byte-level BPE leaves a lone blank before a word that it must spell
+        self._blank = None if encoder else tokenizer.token_to_id("\u0120")
         self.spec = (
             ModalitySpec(name, "text", "vectors", encoder.width, encoder.name)
             if encoder
@@ -155,7 +157,8 @@ class TextProcessor:
     def _kept(self, encoding: Encoding) -> np.ndarray:
         """Indices of the tokens that stand for text, at most as many as fit beside the special ones."""
         special = np.asarray(encoding.special_tokens_mask, bool)
-        return np.flatnonzero(~special)[: self.config.max_tokens - int(special.sum())]
+        told = ~special if self._blank is None else ~special & (np.asarray(encoding.ids) != self._blank)
+        return np.flatnonzero(told)[: self.config.max_tokens - int(special.sum())]
 
     @staticmethod
     def _lead(encoding: Encoding) -> int:
