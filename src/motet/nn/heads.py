@@ -1,0 +1,84 @@
+"""From states to answers: pooling one modality, the shared embedding space, and task predictions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from motet.nn.segments import segment_mean, segment_softmax, segment_sum
+
+
+class SequencePool(nn.Module):
+    """One vector a sample from the tokens of one modality; zeros for a sample without any.
+
+    "attention": one learned query a head weighs the tokens (Lee et al. 2019, arXiv:1810.00825); the
+    queries start at zero, so that training starts from "mean".
+    """
+
+    def __init__(
+        self, width: int, *, heads: int = 4, kind: Literal["attention", "mean"] = "attention"
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.score = nn.Linear(width, heads, bias=False) if kind == "attention" else None
+        if self.score is not None:
+            nn.init.zeros_(self.score.weight)
+
+    def forward(self, x: Tensor, sample: Tensor, samples: int) -> Tensor:  # (n, D), (n,) -> (B, D)
+        x = self.norm(x)
+        if self.score is None:
+            return segment_mean(x, sample, samples)
+        share = segment_softmax(self.score(x), sample, samples)  # (n, H)
+        weighed = share[..., None] * x.unflatten(-1, (share.shape[1], -1))  # (n, H, D/H)
+        return segment_sum(weighed.flatten(1), sample, samples)
+
+
+class EmbeddingHead(nn.Module):
+    """A modality's pooled states to the shared space, rows of unit length.
+
+    With `direct`, features of a pretrained encoder also reach the space by one linear map of their
+    mean over the tokens, and the states' part is added through a gate that starts small: on few rows
+    the linear map generalises better than anything deeper, and training departs from it only as far
+    as it pays.
+    """
+
+    def __init__(
+        self, width: int, embedding: int, *, direct: int | None = None, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, embedding)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = None if direct is None else nn.LayerNorm(direct)
+        self.direct = None if direct is None else nn.Linear(direct, embedding)
+        self.gate = None if direct is None else nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, pooled: Tensor, features: Tensor | None, present: Tensor) -> Tensor:
+        """pooled (B, D), features (B, direct) or None, present (B,) bool -> (B, E); absent rows are zero."""
+        y = self.project(self.dropout(pooled))
+        if self.direct is not None and self.norm is not None and features is not None:
+            y = self.gate * y + self.direct(self.dropout(self.norm(features)))
+        y = y if y.dtype == torch.float64 else y.float()  # half precision would spoil the length
+        return F.normalize(y, dim=-1) * present[:, None]
+
+
+class TaskHead(nn.Module):
+    """One vector a sample to one task's logits (B, classes) or, with `outputs=1`, numbers (B,).
+
+    A number is `mean + std * output`, so that the layer works in units of the task's spread.
+    """
+
+    def __init__(
+        self, width: int, outputs: int, *, dropout: float = 0.1, mean: float = 0.0, std: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(width, outputs)
+        self.outputs, self.mean, self.std = outputs, mean, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.out(self.dropout(self.norm(x)))
+        return self.mean + self.std * y.squeeze(-1) if self.outputs == 1 else y
