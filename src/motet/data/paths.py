@@ -49,10 +49,11 @@ def resolve_media(cell: str, root: Path, where: str) -> Path:
         DataError: a URL, an absolute path, a path that leaves `root`, no file, or no regular file.
     """
 
-    def refuse(why: str) -> DataError:
+    def refuse(why: str, rule: str = "refused path") -> DataError:
         return DataError(
             f"{where}: {shorten(cell)} {why}. Paths are read relative to the table, from {root}; "
-            "--set data.root=DIR changes that."
+            "--set data.root=DIR changes that.",
+            rule=rule,
         )
 
     if not isinstance(cell, str) or not cell.strip() or "\0" in cell or "\n" in cell:
@@ -69,7 +70,7 @@ def resolve_media(cell: str, root: Path, where: str) -> Path:
     try:
         mode = os.stat(real).st_mode
     except OSError as error:
-        raise refuse(f"cannot be found ({error.strerror})") from None
+        raise refuse(f"cannot be found ({error.strerror})", "missing file") from None
     if not stat.S_ISREG(mode):
         raise refuse("is not a regular file")
     return Path(real)

@@ -90,7 +90,7 @@ def group_rows(table: Table, columns: Columns, *, retrieval: bool | None = None)
     """
     searched = columns.label is None if retrieval is None else retrieval
     texts = [name for name, kind in columns.modalities.items() if kind == "text"]
-    media = _media_keys(table, [name for name in columns.modalities if name not in texts])
+    media = content_keys(table, [name for name in columns.modalities if name not in texts])
     rows = list(zip(*([_text_key(cell) for cell in table.column(name)] for name in texts), strict=True))
     words = [[text for text in row if text] for row in rows] or [[] for _ in range(len(table))]
     count = Counter(text for row in words for text in row)
@@ -169,7 +169,7 @@ def _text_key(cell: object) -> str:
     return "" if cell is None else " ".join(str(cell).casefold().split())
 
 
-def _media_keys(table: Table, names: Iterable[str]) -> list[list[str]]:
+def content_keys(table: Table, names: Iterable[str]) -> list[list[str]]:
     """For each row, what equals the same of another row where both hold the same content.
 
     Files are read only where another has the same size: files of different size differ. A cell that
