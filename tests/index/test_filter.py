@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_refused(text: str) -> None:
 
 
 def test_the_place_of_the_mistake_is_named() -> None:
-    with pytest.raises(ConfigError, match="character 10: expected a number or a 'text'.*'red'"):
+    with pytest.raises(ConfigError, match=r"character 10: expected a number or a 'text'.*'red'"):
         parse_filter("colour = red")
 
 

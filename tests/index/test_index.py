@@ -184,7 +184,7 @@ def test_wrong_use_is_named(index: Index, tmp_path: Path, model: WordModel) -> N
     with pytest.raises(ConfigError, match="holds caption, title"):
         index.search("red", modality="sound")
     with pytest.raises(
-        ConfigError, match="no row has a field 'weight'. There are: caption, colour, price, title"
+        ConfigError, match=r"no row has a field 'weight'. There are: caption, colour, price, title"
     ):
         index.search("red", where="weight < 3")
     with pytest.raises(ConfigError, match="no row has the id 'd9'"):

@@ -106,7 +106,8 @@ class MixtureOfTransformers(nn.Module):
     ) -> Tensor:
         """Layers start..stop (all, if not said; the final norm comes after the last). (T, D) -> (T, D)"""
         plans = self.plans(layout) if plans is None else plans
-        rotation = self.rotary(layout) if self.rotary is not None else None
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        rotation = self.rotary(layout, wide) if self.rotary is not None else None
         for block, plan in zip(self.blocks[start:stop], plans[start:stop], strict=True):
             if self.config.recompute and self.training:
                 x = checkpoint(block, x, layout, plan, rotation, use_reentrant=False)

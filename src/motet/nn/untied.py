@@ -132,6 +132,11 @@ def _keys(modalities: Sequence[str], untie: bool) -> tuple[str, ...]:
     return tuple(modalities) if untie else (SHARED,)
 
 
+def _table(keys: Sequence[str], start: Tensor) -> nn.ParameterDict:
+    """A parameter a key, in the order of `keys`: from a plain dict it would come out sorted by name."""
+    return nn.ParameterDict([(key, nn.Parameter(start.clone())) for key in keys])
+
+
 class UntiedLinear(nn.Module):
     """One linear map per modality; with `untie=False` one for all.
 
@@ -145,8 +150,8 @@ class UntiedLinear(nn.Module):
         super().__init__()
         keys = _keys(modalities, untie)
         self.d_in, self.d_out = d_in, d_out
-        self.weight = nn.ParameterDict({key: nn.Parameter(torch.empty(d_out, d_in)) for key in keys})
-        self.bias = nn.ParameterDict({key: nn.Parameter(torch.zeros(d_out)) for key in keys if bias})
+        self.weight = _table(keys, torch.empty(d_out, d_in))
+        self.bias = _table(keys if bias else (), torch.zeros(d_out))
         for weight in self.weight.values():
             nn.init.trunc_normal_(weight, std=d_in**-0.5, a=-3 * d_in**-0.5, b=3 * d_in**-0.5)
 
@@ -171,8 +176,8 @@ class UntiedNorm(nn.Module):
         super().__init__()
         keys = _keys(modalities, untie)
         self.kind, self.eps = kind, eps
-        self.weight = nn.ParameterDict({key: nn.Parameter(torch.ones(width)) for key in keys})
-        self.bias = nn.ParameterDict({key: nn.Parameter(torch.zeros(width)) for key in keys if kind == "layer"})
+        self.weight = _table(keys, torch.ones(width))
+        self.bias = _table(keys if kind == "layer" else (), torch.zeros(width))
 
     def _of_tokens(self, table: nn.ParameterDict, x: Tensor, layout: Layout) -> Tensor:
         rows = list(table.values())

@@ -9,6 +9,7 @@ which measurement.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, Protocol
 
 import torch
@@ -18,9 +19,9 @@ from motet.errors import ConfigError
 from motet.nn.attention.flex import Flex
 from motet.nn.attention.padded import Padded
 from motet.nn.attention.reference import Reference
-from motet.nn.attention.sequences import Sequences
+from motet.nn.attention.sequences import CUTS, Sequences
 from motet.nn.attention.tiled import TILE, Tiled
-from motet.nn.rules import Rule, SelfWhere, Tokens
+from motet.nn.rules import Rule, SelfWhere, Tokens, conjuncts, everything
 from motet.types import Layout
 
 Backend = Literal["auto", "reference", "sdpa", "tiled", "flex"]
@@ -58,9 +59,12 @@ class AttentionPlan:
     @property
     def density(self) -> float:
         """Share of all (query, key) pairs of the batch that are looked at."""
-        total = self.layout.tokens
-        seen = sum(int(self.mask(rows).sum()) for rows in _chunks(self.layout))
-        return seen / max(1, total * total)
+        layout = self.layout
+        sequences = Sequences.of(self.rule, layout)
+        tokens, test = sequences.tokens(layout), self.rule.bind(layout)
+        windows = sequences.windows(ROWS_AT_ONCE)
+        seen = sum(int(test(tokens[(rows, None)], tokens[(None, keys)]).sum()) for rows, keys in windows)
+        return seen / max(1, layout.tokens**2)
 
 
 def make_plan(
@@ -101,11 +105,20 @@ def _choose(sequences: Sequences, layout: Layout) -> str:
 def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
     if rule.reflexive or not layout.tokens:
         return rule
-    lonely = torch.cat([~_dense(rule, layout, rows).any(1) for rows in _chunks(layout)])
+    sequences = Sequences.of(rule, layout)
+    tokens, test = sequences.tokens(layout), rule.bind(layout)
+    found = [
+        ~test(tokens[(rows, None)], tokens[(None, keys)]).any(1) for rows, keys in sequences.windows(ROWS_AT_ONCE)
+    ]
+    lonely = torch.cat(found)[sequences.inverse]
     if not lonely.any():
         return rule
     if on_empty == "self":
-        return rule | SelfWhere(lonely)
+        # Beside the rest, within what cuts the batch: the plan still sees short sequences.
+        parts = conjuncts(rule)
+        cuts = reduce(Rule.__and__, [p for p in parts if p in CUTS], everything)
+        rest = reduce(Rule.__and__, [p for p in parts if p not in CUTS], everything)
+        return cuts & (rest | SelfWhere(lonely))
     first = int(lonely.nonzero()[0])
     modality = layout.modalities[int(layout.modality[first])]
     raise ConfigError(
@@ -118,10 +131,6 @@ def _dense(rule: Rule, layout: Layout, rows: Tensor | None) -> Tensor:
     tokens = Tokens.of(layout)
     queries = tokens if rows is None else tokens[rows]
     return rule.bind(layout)(queries[:, None], tokens[None, :])
-
-
-def _chunks(layout: Layout) -> tuple[Tensor, ...]:
-    return torch.arange(layout.tokens, device=layout.device).split(ROWS_AT_ONCE)
 
 
 __all__ = ["AttentionPlan", "Backend", "make_plan"]

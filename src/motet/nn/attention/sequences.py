@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from motet.nn.rules import Rule, Tokens, causal, conjuncts, own_modality, same_sample
 from motet.types import Layout
+
+
+CUTS = (same_sample, own_modality)
+"""The rules that cut a batch into sequences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +41,7 @@ class Sequences:
             key = layout.sample
         if own_modality in parts:
             key = key * len(layout.modalities) + layout.modality
-        rest = [p for p in parts if p not in (same_sample, own_modality)]
+        rest = [p for p in parts if p not in CUTS]
         order = _sort(layout, key, by_time=causal in rest)
         lengths = torch.unique_consecutive(key[order], return_counts=True)[1].tolist()
         is_causal = rest == [causal] and _times_rise(layout, key, order)
@@ -51,6 +58,17 @@ class Sequences:
     def in_place(self) -> bool:
         """Whether the order is the packed order already, so that nothing has to move."""
         return bool((self.order == torch.arange(len(self.order), device=self.order.device)).all())
+
+    def windows(self, size: int) -> Iterator[tuple[slice, slice]]:
+        """Runs of `size` places, each with the places that the run's sequences cover: nobody in
+        the run sees beyond them."""
+        stops = list(accumulate(self.lengths))
+        total = stops[-1] if stops else 0
+        for start in range(0, total, size):
+            stop = min(total, start + size)
+            first = bisect_right(stops, start)
+            last = bisect_right(stops, stop - 1)
+            yield slice(start, stop), slice(stops[first] - self.lengths[first], stops[last])
 
     @property
     def longest(self) -> int:

@@ -23,8 +23,10 @@ TILE = 128
 
 @dataclass(frozen=True, eq=False)
 class Tiled:
-    """rows (n,), keys (sum,), starts (tile rows + 1,) on the CPU: tile row i looks at key tiles
-    keys[starts[i]:starts[i+1]]. masks (sum, TILE, TILE) bool where `full` (sum,) on the CPU is False.
+    """Which tiles to visit, in the order of the sequences; all but `masks` and the orders on the CPU.
+
+    Tile row i looks at the key tiles keys[starts[i]:starts[i+1]]. mask_at, as long as keys: the
+    tile's place in masks (n, TILE, TILE) bool, or -1 where all of it is seen.
     """
 
     order: Tensor
@@ -33,26 +35,24 @@ class Tiled:
     starts: Tensor
     masks: Tensor
     mask_at: Tensor
-    density: float
 
     @staticmethod
     def of(rule: Rule, sequences: Sequences, layout: Layout) -> Tiled:
         tokens = sequences.tokens(layout)
         test = rule.bind(layout)
         total = layout.tokens
-        tiles = -(-total // TILE)
-        keys, starts, masks, mask_at, seen_pairs, stored = [], [0], [], [], 0, 0
-        for i in range(tiles):
-            mine = slice(i * TILE, min(total, (i + 1) * TILE))
-            seen = test(tokens[(mine, None)], tokens[(None, slice(None))])  # (rows, T)
-            seen_pairs += int(seen.sum())
-            seen = torch.nn.functional.pad(seen, (0, tiles * TILE - total, 0, TILE - seen.shape[0]))
-            by_tile = seen.view(TILE, tiles, TILE).transpose(0, 1)  # (tiles, TILE, TILE)
+        keys, starts, masks, mask_at, stored = [], [0], [], [], 0
+        for mine, there in sequences.windows(TILE):
+            first, last = there.start // TILE, -(-there.stop // TILE)
+            near = slice(first * TILE, min(total, last * TILE))
+            seen = test(tokens[(mine, None)], tokens[(None, near)])  # (rows, keys)
+            rows = len(seen)
+            seen = torch.nn.functional.pad(seen, (0, (last - first) * TILE - seen.shape[1], 0, TILE - rows))
+            by_tile = seen.view(TILE, last - first, TILE).transpose(0, 1)  # (tiles, TILE, TILE)
             for j in by_tile.any(-1).any(-1).nonzero().flatten().tolist():
                 mask = by_tile[j]
-                rows, cols = min(TILE, total - i * TILE), min(TILE, total - j * TILE)
-                full = bool(mask[:rows, :cols].all())
-                keys.append(j)
+                full = bool(mask[:rows, : total - (first + j) * TILE].all())
+                keys.append(first + j)
                 mask_at.append(-1 if full else stored)
                 if not full:
                     masks.append(mask)
@@ -66,7 +66,6 @@ class Tiled:
             starts=torch.tensor(starts, dtype=torch.int64),
             masks=torch.stack(masks) if masks else empty,
             mask_at=torch.tensor(mask_at, dtype=torch.int64),
-            density=seen_pairs / max(1, total * total),
         )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
