@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from motet import config as configs
 from motet.checkpoint import Folder, load_folder, recover
 from motet.errors import ConfigError, DataError, MismatchError, StorageError
+
+
+PLAIN_SECONDS = 5.0  # between two lines of progress where stderr is no terminal
 
 
 class RunFolder:
@@ -185,7 +189,7 @@ def _finite(value: Any) -> Any:
 
 
 class Reporter:
-    """Progress on stderr: a live bar on a terminal, a plain line now and then elsewhere."""
+    """Progress on stderr: a live bar on a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -194,7 +198,7 @@ class Reporter:
         self._bar: Progress | None = None
         self._task: Any = None
         self._what = ""
-        self._tenth = -1
+        self._said_at = 0.0
 
     def say(self, text: str) -> None:
         if self.quiet:
@@ -210,7 +214,7 @@ class Reporter:
             return
         if what != self._what:
             self.close()
-            self._what, self._tenth = what, -1
+            self._what, self._said_at = what, time.monotonic()
         if not self.live:
             self._plain(done, total, what, detail)
             return
@@ -234,7 +238,8 @@ class Reporter:
         self._bar, self._what = None, ""
 
     def _plain(self, done: int, total: int, what: str, detail: str) -> None:
-        tenth = done * 5 // max(total, 1)
-        if tenth > self._tenth and done > 0:
-            self._tenth = tenth
+        """A line at the end, and one every few seconds of what takes long."""
+        now = time.monotonic()
+        if done >= total or now - self._said_at > PLAIN_SECONDS:
+            self._said_at = now
             print(f"{what}: {done}/{total} {detail}".rstrip(), file=sys.stderr)

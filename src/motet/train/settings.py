@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from motet import config as configs
 from motet.data.columns import KINDS
@@ -21,6 +21,7 @@ from motet.nn.positions import RotaryConfig
 from motet.train.loop import TrainConfig
 from motet.types import ModalitySpec
 
+C = TypeVar("C")
 Preset = Literal["scratch", "fast", "best"]
 
 
@@ -145,9 +146,21 @@ def read_settings(settings: Sequence[str], preset: str) -> FitConfig:
                 f"--set {key}={inside}: unknown key. Groups of keys: {', '.join(_GROUPS)}, or a modality's "
                 "name or kind, such as text.backbone=minilm."
             )
-    if isinstance(groups.get("columns"), dict):
-        groups["columns"] = {name: str(part) for name, part in groups["columns"].items()}
-    return configs.from_dict(FitConfig, {**groups, "modalities": values}, where="--set")
+    for key, inside in groups.items():
+        if not isinstance(inside, dict):
+            raise ConfigError(f"--set {key}={inside}: {key} is a group of keys, such as train.epochs=5.")
+
+    def group(cls: type[C], key: str) -> C:  # each by itself, so that an error lists the keys of its group
+        return configs.from_dict(cls, groups.get(key, {}), where=f"--set {key}")
+
+    return FitConfig(
+        data=group(DataSettings, "data"),
+        columns={name: str(part) for name, part in groups.get("columns", {}).items()},
+        model=group(ModelSettings, "model"),
+        train=group(TrainSettings, "train"),
+        loss=group(LossConfig, "loss"),
+        modalities=values,
+    )
 
 
 def check_modalities(config: FitConfig, modalities: Mapping[str, str], table: str) -> None:
