@@ -144,7 +144,7 @@ def _loss(config: FitConfig, data: Parts, tasks: Sequence[TaskSpec]) -> LossConf
     return replace(config.loss, class_weights=weights)
 
 
-def _finish(  # noqa: PLR0917
+def _finish(
     model: Motet, data: Parts, best: Best, run: RunFolder, seconds: float, seed: int, reporter: Reporter
 ) -> Path:
     """Judge the best weights once, on rows that chose nothing, and write the model's files into the run."""

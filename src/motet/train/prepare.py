@@ -139,7 +139,7 @@ def prepare(
     return Parts(columns, processors, train, chosen, test, quarantine.count, source)
 
 
-def _processor(  # noqa: PLR0917
+def _processor(
     column: str,
     kind: str,
     table: Table,

@@ -24,7 +24,6 @@ from motet import config as configs
 from motet.checkpoint import Folder, load_folder, recover
 from motet.errors import ConfigError, DataError, MismatchError, StorageError
 
-
 PLAIN_SECONDS = 5.0  # between two lines of progress where stderr is no terminal
 
 
