@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from motet.nn.block import BlockConfig
 from motet.nn.mot import MixtureOfTransformers, MoTConfig
-from motet.nn.positions import Rotation, RotaryConfig, apply_rotary
+from motet.nn.positions import RotaryConfig, Rotation, apply_rotary
 from motet.types import Layout
 
 NAMES = ("text", "image", "audio", "video", "touch", "smell")
@@ -111,7 +111,9 @@ class Case:
         samples = args.tokens // args.length
         layout, order, modality = interleaved(modalities, samples, args.length)
         natural, _ = Layout.build(("all",), torch.zeros(args.tokens), layout.sample.sort().values)
-        config = MoTConfig(block, args.depth, rotary=RotaryConfig(1.0, 0.0, 0.0, time_unit=1.0), causal=causal)
+        config = MoTConfig(
+            block, args.depth, rotary=RotaryConfig(1.0, 0.0, 0.0, time_unit=1.0), causal=causal
+        )
         self.mot = MixtureOfTransformers(config, NAMES[:modalities]).to(device, dtype)
         self.layout, modality = layout.to(device), modality.to(device)
         plans = self.mot.plans(self.layout)
@@ -230,7 +232,12 @@ def main() -> None:
             gc.collect()
             torch.compiler.reset()
     sizes = {key: getattr(args, key) for key in ("width", "heads", "depth", "tokens", "length", "compile")}
-    result = {"sizes": sizes, "dtype": str(args.dtype), "ceiling_tflops": round(ceiling / 1e12, 2), "rows": rows}
+    result = {
+        "sizes": sizes,
+        "dtype": str(args.dtype),
+        "ceiling_tflops": round(ceiling / 1e12, 2),
+        "rows": rows,
+    }
     report("block", args.device, result, args.out)
 
 

@@ -67,7 +67,12 @@ def main() -> None:
         row["ideal"] = round(1 / row["density"], 2)
     sizes = {key: getattr(args, key) for key in ("tokens", "heads", "head_size", "block")}
     dense_row = {"ms": round(times["dense"], 2), "plan_ms": round(dense_ms, 1)}
-    report("sparse_attention", device, {"sizes": sizes, "dtype": str(dtype), "dense": dense_row, "rows": rows}, args.out)
+    report(
+        "sparse_attention",
+        device,
+        {"sizes": sizes, "dtype": str(dtype), "dense": dense_row, "rows": rows},
+        args.out,
+    )
 
 
 if __name__ == "__main__":

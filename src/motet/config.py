@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -57,7 +57,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], *, where: str) -> C:
     """
     _refuse_non_finite(values, where)
     try:
-        return _adapter(cls).validate_python(dict(values))
+        return _adapter(cast(Hashable, cls)).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top)"
@@ -68,7 +68,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], *, where: str) -> C:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain JSON values of a config; `from_dict` of the result gives an equal config."""
-    return _adapter(type(config)).dump_python(config, mode="json")
+    return _adapter(cast(Hashable, type(config))).dump_python(config, mode="json")
 
 
 def override(values: Mapping[str, Any], settings: Iterable[str], *, where: str = "--set") -> dict[str, Any]:

@@ -173,7 +173,11 @@ class Layout:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Layout:
         """The same layout with its per-token tensors on `device`; `offsets` stays on the CPU."""
-        return replace(self, **_moved(self, device, non_blocking, keep=("offsets",)))
+        names = [f.name for f in fields(self) if f.name not in ("modalities", "counts", "samples", "offsets")]
+        moved: dict[str, Any] = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +198,15 @@ class TokenBatch:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
-        move = {"device": device, "non_blocking": non_blocking}
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
         return replace(
             self,
             layout=self.layout.to(device, non_blocking),
-            values={k: v.to(**move) for k, v in self.values.items()},
-            targets={k: v.to(**move) for k, v in self.targets.items()},
-            group=self.group.to(**move),
+            values={k: moved(v) for k, v in self.values.items()},
+            targets={k: moved(v) for k, v in self.targets.items()},
+            group=moved(self.group),
         )
 
 
@@ -239,15 +245,9 @@ def _index_within(group: Tensor) -> Tensor:
     index = torch.arange(len(group))
     first = torch.ones(len(group), dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
-    start = torch.cummax(torch.where(first, index, torch.zeros_like(index)), 0).values if len(group) else index
+    start = (
+        torch.cummax(torch.where(first, index, torch.zeros_like(index)), 0).values if len(group) else index
+    )
     out = torch.empty_like(index)
     out[order] = index - start
     return out
-
-
-def _moved(obj: Any, device: torch.device | str, non_blocking: bool, keep: tuple[str, ...]) -> dict[str, Tensor]:
-    return {
-        f.name: getattr(obj, f.name).to(device, non_blocking=non_blocking)
-        for f in fields(obj)
-        if isinstance(getattr(obj, f.name), Tensor) and f.name not in keep
-    }

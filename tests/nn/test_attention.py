@@ -70,7 +70,10 @@ def test_reference_equals_a_loop_over_pairs():
             j
             for j in range(20)
             if layout.sample[i] == layout.sample[j]
-            and (layout.time[j] <= layout.time[i] or (layout.modality[i] == text and layout.modality[j] == image))
+            and (
+                layout.time[j] <= layout.time[i]
+                or (layout.modality[i] == text and layout.modality[j] == image)
+            )
         ]
         for h in range(2):
             score = torch.stack([q[i, h] @ k[j, h] / 2 for j in keys])
@@ -103,7 +106,9 @@ def test_a_query_without_a_key_is_refused_by_name_or_given_itself():
     out = plan.attend(q, k, v)
     audio = layout.slice_of("audio")
     torch.testing.assert_close(out[audio], v[audio])
-    torch.testing.assert_close(out, make_plan(rule, layout, on_empty="self", backend="reference").attend(q, k, v))
+    torch.testing.assert_close(
+        out, make_plan(rule, layout, on_empty="self", backend="reference").attend(q, k, v)
+    )
 
 
 def test_block_sparse_is_reproducible_balanced_and_keeps_the_diagonal():
@@ -115,7 +120,7 @@ def test_block_sparse_is_reproducible_balanced_and_keeps_the_diagonal():
 
 
 def test_an_unknown_modality_in_a_rule_is_an_error():
-    with pytest.raises(ConfigError, match="no modality 'smell'.*text, image, audio"):
+    with pytest.raises(ConfigError, match=r"no modality 'smell'.*text, image, audio"):
         make_plan(R.same_sample & (R.own_modality | R.across("text", "smell")), random_layout(0))
 
 

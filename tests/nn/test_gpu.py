@@ -9,7 +9,10 @@ from motet.nn.mot import MixtureOfTransformers, MoTConfig
 from motet.types import Layout
 from tests.nn.test_attention import RULES, random_layout
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 
 def error(found: torch.Tensor, truth: torch.Tensor) -> float:
@@ -23,7 +26,10 @@ def test_backends_equal_the_fp64_reference_in_fp32(backend, name):
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(700, 4, 32, dtype=torch.float64, generator=g) for _ in range(3))
     truth, found = [], []
-    for device, dtype, kind, into in (("cpu", torch.float64, "reference", truth), ("cuda", torch.float32, backend, found)):
+    for device, dtype, kind, into in (
+        ("cpu", torch.float64, "reference", truth),
+        ("cuda", torch.float32, backend, found),
+    ):
         plan = make_plan(RULES[name], layout.to(device), backend=kind)
         here = [t.to(device, dtype).requires_grad_() for t in (q, k, v)]
         out = plan.attend(*here)
@@ -34,7 +40,9 @@ def test_backends_equal_the_fp64_reference_in_fp32(backend, name):
 
 def test_no_wait_for_the_host_inside_a_block():
     layout = random_layout(1, tokens=400, samples=2).to("cuda")
-    model = MixtureOfTransformers(MoTConfig(BlockConfig(width=64, heads=4), depth=2), layout.modalities).cuda()
+    model = MixtureOfTransformers(
+        MoTConfig(BlockConfig(width=64, heads=4), depth=2), layout.modalities
+    ).cuda()
     x = torch.randn(400, 64, device="cuda", requires_grad=True)
     plans = model.plans(layout)
     model(x, layout, plans).sum().backward()

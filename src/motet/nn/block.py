@@ -64,7 +64,9 @@ class BlockConfig:
     @property
     def inner(self) -> int:
         """Width inside the MLP."""
-        return self.mlp_width or -(-(self.width * 8 // 3 if self.mlp == "swiglu" else self.width * 4) // 8) * 8
+        return (
+            self.mlp_width or -(-(self.width * 8 // 3 if self.mlp == "swiglu" else self.width * 4) // 8) * 8
+        )
 
 
 class Attend(nn.Module):

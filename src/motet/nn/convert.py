@@ -60,7 +60,9 @@ def from_torch_encoder(encoder: nn.TransformerEncoder) -> MixtureOfTransformers:
     return _filled(config, state)
 
 
-def from_llama(model: nn.Module, kind: Literal["causal", "bidirectional"] = "causal") -> MixtureOfTransformers:
+def from_llama(
+    model: nn.Module, kind: Literal["causal", "bidirectional"] = "causal"
+) -> MixtureOfTransformers:
     """A `transformers` LlamaModel (also Mistral, SmolLM, ...: RMS norm, SwiGLU, rotary) as a dense stack.
 
     Takes the blocks and the final norm; embed tokens by the model's own `embed_tokens`. The rotary
@@ -72,9 +74,14 @@ def from_llama(model: nn.Module, kind: Literal["causal", "bidirectional"] = "cau
     theirs: Any = model.config
     rope = getattr(theirs, "rope_parameters", None) or {}
     head = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
-    plain = rope.get("rope_type", "default") == "default" and head * theirs.num_attention_heads == theirs.hidden_size
+    plain = (
+        rope.get("rope_type", "default") == "default"
+        and head * theirs.num_attention_heads == theirs.hidden_size
+    )
     if not plain or getattr(theirs, "attention_bias", False) or theirs.hidden_act != "silu":
-        raise ConfigError("from_llama: needs plain rotary positions, no biases, SiLU, head size = width / heads.")
+        raise ConfigError(
+            "from_llama: needs plain rotary positions, no biases, SiLU, head size = width / heads."
+        )
     config = MoTConfig(
         BlockConfig(
             width=theirs.hidden_size,
@@ -85,7 +92,9 @@ def from_llama(model: nn.Module, kind: Literal["causal", "bidirectional"] = "cau
             untie=(),
         ),
         depth=theirs.num_hidden_layers,
-        rotary=RotaryConfig(time=1.0, row=0.0, col=0.0, base=float(rope.get("rope_theta", 10000.0)), time_unit=1.0),
+        rotary=RotaryConfig(
+            time=1.0, row=0.0, col=0.0, base=float(rope.get("rope_theta", 10000.0)), time_unit=1.0
+        ),
         causal=kind == "causal",
     )
     source: Mapping[str, Tensor] = model.state_dict()

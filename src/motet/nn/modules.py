@@ -26,8 +26,8 @@ class CrossModalAttention(nn.Module):
         super().__init__()
         if query == key or width % heads:
             raise ConfigError(
-                f"cross-modal attention from {query!r} to {key!r}, width {width}, {heads} heads: the modalities "
-                "must differ and the width must be a multiple of the heads."
+                f"cross-modal attention from {query!r} to {key!r}, width {width}, {heads} heads: "
+                "the modalities must differ and the width must be a multiple of the heads."
             )
         self.query, self.key, self.heads = query, key, heads
         self.ask = nn.Linear(width, width, bias=bias)

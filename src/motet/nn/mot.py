@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from motet.errors import ConfigError
 from motet.nn.attention import AttentionPlan, Backend, make_plan
-from motet.nn.block import Block, BlockConfig
+from motet.nn.block import Block, BlockConfig, Component
 from motet.nn.positions import Rotary, RotaryConfig
 from motet.nn.rules import Rule, causal, own_modality, same_sample
 from motet.nn.untied import SHARED, UntiedNorm
@@ -42,7 +42,7 @@ class MoTConfig:
     def __post_init__(self) -> None:
         if self.depth < 1 or not self.attend or len(self.attend) > self.depth:
             raise ConfigError(
-                f"stack: depth {self.depth} with attend {self.attend}: needs 1 to depth entries, each own or global."
+                f"stack: depth {self.depth} with attend {self.attend}: needs 1 to depth entries of own or global."
             )
 
     @property
@@ -73,6 +73,7 @@ class MixtureOfTransformers(nn.Module):
         scale = (2 * config.depth) ** -0.5  # keeps the residual stream's size at any depth
         with torch.no_grad():
             for layer in self.blocks:
+                assert isinstance(layer, Block)
                 for weight in (*layer.out.weight.values(), *layer.mlp.down.weight.values()):
                     weight.mul_(scale)
 
@@ -116,7 +117,9 @@ class MixtureOfTransformers(nn.Module):
         return self.final_norm(x, layout) if stop is None else x
 
     @classmethod
-    def from_dense(cls, dense: MixtureOfTransformers, modalities: Sequence[str], untie: tuple[str, ...]) -> MixtureOfTransformers:
+    def from_dense(
+        cls, dense: MixtureOfTransformers, modalities: Sequence[str], untie: tuple[Component, ...]
+    ) -> MixtureOfTransformers:
         """A MoT whose every modality starts from the weights of `dense` (a stack with `untie=()`).
 
         At step 0 its outputs are those of `dense`. `motet.nn.convert` makes `dense` from other

@@ -290,7 +290,7 @@ class BlockSparse(Rule):
         return test
 
     def __str__(self) -> str:
-        return f"block_sparse({self.block}, {self.density:g}, seed={self.seed}, global_tokens={self.global_tokens})"
+        return f"block_sparse({self.block}, {self.density:g}, {self.seed}, {self.global_tokens})"
 
 
 everything: Rule = _Everything()
@@ -353,5 +353,7 @@ def conjuncts(rule: Rule) -> tuple[Rule, ...]:
 
 def _modality_id(layout: Layout, name: str, rule: Rule) -> int:
     if name not in layout.modalities:
-        raise ConfigError(f"{rule}: there is no modality {name!r}; this batch has {', '.join(layout.modalities)}.")
+        raise ConfigError(
+            f"{rule}: there is no modality {name!r}; this batch has {', '.join(layout.modalities)}."
+        )
     return layout.modalities.index(name)

@@ -9,6 +9,7 @@ mix never compiles anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,9 @@ from motet.types import Layout
 
 SHARED = "shared"
 
-torch.library.define("motet::untied_linear", "(Tensor x, Tensor[] weights, Tensor[] biases, Tensor offsets) -> Tensor")
+torch.library.define(
+    "motet::untied_linear", "(Tensor x, Tensor[] weights, Tensor[] biases, Tensor offsets) -> Tensor"
+)
 torch.library.define("motet::untied_outer", "(Tensor a, Tensor b, Tensor offsets) -> Tensor[]")
 torch.library.define("motet::untied_sum", "(Tensor x, Tensor offsets) -> Tensor")
 
@@ -47,9 +50,7 @@ def _linear_shape(x: Tensor, weights: list[Tensor], biases: list[Tensor], offset
 def _outer(a: Tensor, b: Tensor, offsets: Tensor) -> list[Tensor]:
     """a[s]^T @ b[s] for every modality's slice s: the weights' gradients. M x (d_a, d_b)"""
     bounds = offsets.tolist()
-    return [
-        torch.mm(a[start:stop].t(), b[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [torch.mm(a[start:stop].t(), b[start:stop]) for start, stop in pairwise(bounds)]
 
 
 @torch.library.register_fake("motet::untied_outer")
@@ -61,7 +62,7 @@ def _outer_shape(a: Tensor, b: Tensor, offsets: Tensor) -> list[Tensor]:
 def _sum(x: Tensor, offsets: Tensor) -> Tensor:
     """Sum of x over every modality's slice. (T, ...) -> (M, ...)"""
     bounds = offsets.tolist()
-    return torch.stack([x[start:stop].sum(0) for start, stop in zip(bounds, bounds[1:], strict=False)])
+    return torch.stack([x[start:stop].sum(0) for start, stop in pairwise(bounds)])
 
 
 @torch.library.register_fake("motet::untied_sum")
@@ -171,7 +172,13 @@ class UntiedNorm(nn.Module):
     """
 
     def __init__(
-        self, modalities: Sequence[str], width: int, *, kind: str = "rms", eps: float = 1e-6, untie: bool = True
+        self,
+        modalities: Sequence[str],
+        width: int,
+        *,
+        kind: str = "rms",
+        eps: float = 1e-6,
+        untie: bool = True,
     ) -> None:
         super().__init__()
         keys = _keys(modalities, untie)

@@ -97,7 +97,9 @@ def make_plan(
 
 def _choose(sequences: Sequences, layout: Layout) -> str:
     ragged = len(set(sequences.lengths)) > 1
-    if layout.device.type == "cuda" and (sequences.rest is not None or (ragged and sequences.longest >= LONG)):
+    if layout.device.type == "cuda" and (
+        sequences.rest is not None or (ragged and sequences.longest >= LONG)
+    ):
         return "flex"
     return "tiled" if sequences.rest is not None and sequences.longest >= LONG else "sdpa"
 
@@ -108,7 +110,8 @@ def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
     sequences = Sequences.of(rule, layout)
     tokens, test = sequences.tokens(layout), rule.bind(layout)
     found = [
-        ~test(tokens[(rows, None)], tokens[(None, keys)]).any(1) for rows, keys in sequences.windows(ROWS_AT_ONCE)
+        ~test(tokens[(rows, None)], tokens[(None, keys)]).any(1)
+        for rows, keys in sequences.windows(ROWS_AT_ONCE)
     ]
     lonely = torch.cat(found)[sequences.inverse]
     if not lonely.any():
@@ -123,7 +126,7 @@ def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
     modality = layout.modalities[int(layout.modality[first])]
     raise ConfigError(
         f"rule {rule}: {int(lonely.sum())} queries have no key to look at, the first a {modality!r} token of "
-        f"sample {int(layout.sample[first])}. Add `| own_modality`, or let them look at themselves: on_empty='self'."
+        f"sample {int(layout.sample[first])}. Add `| own_modality`, or on_empty='self': they look at themselves."
     )
 
 

@@ -43,7 +43,7 @@ class Flex:
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not self.in_place:
             q, k, v = (permute(t, self.order, self.inverse) for t in (q, k, v))
-        run = flex_attention if torch.compiler.is_compiling() else _compiled()
+        run: Callable[..., Tensor] = flex_attention if torch.compiler.is_compiling() else _compiled()
         q_, k_, v_ = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
         out = run(q_, k_, v_, block_mask=self.block_mask, enable_gqa=True)
         heard = out.squeeze(0).transpose(0, 1)

@@ -87,7 +87,16 @@ class Padded:
             return self._attend_plain(q, k, v)
         run = torch.ops.motet.attend_buckets if torch.compiler.is_compiling() else _attend_buckets
         return run(
-            q, k, v, self.index, self.inverse, self.valid, self.shapes, self.masks, self.mask_rows, self.is_causal
+            q,
+            k,
+            v,
+            self.index,
+            self.inverse,
+            self.valid,
+            self.shapes,
+            self.masks,
+            self.mask_rows,
+            self.is_causal,
         )
 
     def _attend_plain(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -98,7 +107,9 @@ class Padded:
         return permute(_fused(q, k, v, n, length, None, self.is_causal), self.inverse, self.index)
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, n: int, length: int, mask: Tensor | None, is_causal: bool) -> Tensor:
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, n: int, length: int, mask: Tensor | None, is_causal: bool
+) -> Tensor:
     """(n*L, H, K) -> (n*L, H, K)"""
     q, k, v = (t.view(n, length, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
     if q.shape[1] == k.shape[1]:  # an if, since a compiled `!=` of sizes is no plain bool
@@ -138,7 +149,9 @@ def _attend_buckets(
     return permute(together, inverse, index, valid)
 
 
-_ARGS = "Tensor index, Tensor inverse, Tensor valid, Tensor shapes, Tensor masks, int mask_rows, bool is_causal"
+_ARGS = (
+    "Tensor index, Tensor inverse, Tensor valid, Tensor shapes, Tensor masks, int mask_rows, bool is_causal"
+)
 torch.library.define("motet::attend_buckets", f"(Tensor q, Tensor k, Tensor v, {_ARGS}) -> Tensor")
 torch.library.define(
     "motet::attend_buckets_backward",
@@ -158,7 +171,9 @@ def _forward_shape(q: Tensor, k: Tensor, v: Tensor, *plan: Tensor | int) -> Tens
 
 
 @torch.library.impl("motet::attend_buckets_backward", "CompositeExplicitAutograd")
-def _backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *plan: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *plan: Tensor | int
+) -> tuple[Tensor, Tensor, Tensor]:
     with torch.enable_grad():
         inputs = [t.detach().requires_grad_() for t in (q, k, v)]
         out = _attend_buckets(*inputs, *plan)  # type: ignore[arg-type]

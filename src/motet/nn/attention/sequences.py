@@ -14,7 +14,6 @@ from torch import Tensor
 from motet.nn.rules import Rule, Tokens, causal, conjuncts, own_modality, same_sample
 from motet.types import Layout
 
-
 CUTS = (same_sample, own_modality)
 """The rules that cut a batch into sequences."""
 

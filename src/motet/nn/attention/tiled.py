@@ -15,7 +15,7 @@ from torch import Tensor
 
 from motet.nn.attention.permute import permute
 from motet.nn.attention.sequences import Sequences
-from motet.nn.rules import Rule, Tokens
+from motet.nn.rules import Rule
 from motet.types import Layout
 
 TILE = 128
@@ -78,7 +78,8 @@ _PLAN = "Tensor keys, Tensor starts, Tensor masks, Tensor mask_at"
 torch.library.define("motet::attend_tiles", f"(Tensor q, Tensor k, Tensor v, {_PLAN}) -> (Tensor, Tensor)")
 torch.library.define(
     "motet::attend_tiles_backward",
-    f"(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, {_PLAN}) -> (Tensor, Tensor, Tensor)",
+    "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
+    f"{_PLAN}) -> (Tensor, Tensor, Tensor)",
 )
 
 
@@ -92,7 +93,9 @@ def _rows(
         runs: list[list[int]] = []
         partial: list[tuple[slice, Tensor]] = []
         column = 0
-        for j, at in zip(key_list[bounds[i] : bounds[i + 1]], at_list[bounds[i] : bounds[i + 1]], strict=True):
+        for j, at in zip(
+            key_list[bounds[i] : bounds[i + 1]], at_list[bounds[i] : bounds[i + 1]], strict=True
+        ):
             start, stop = j * TILE, min(total, (j + 1) * TILE)
             if runs and runs[-1][1] == start:
                 runs[-1][1] = stop
@@ -175,9 +178,7 @@ def _backward(
         _put(dk, runs, slope.transpose(1, 2) @ q_here)
         _put(dv, runs, weight.transpose(1, 2) @ g_here)
     dq.mul_(scale)
-    dq, dk, dv = (
-        d.transpose(0, 1).to(like.dtype).contiguous() for d, like in ((dq, q), (dk, k), (dv, v))
-    )
+    dq, dk, dv = (d.transpose(0, 1).to(like.dtype).contiguous() for d, like in ((dq, q), (dk, k), (dv, v)))
     return dq, dk, dv
 
 
@@ -197,7 +198,9 @@ def _forward_shape(q: Tensor, k: Tensor, v: Tensor, *plan: Tensor) -> tuple[Tens
 
 
 @torch.library.register_fake("motet::attend_tiles_backward")
-def _backward_shape(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_shape(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     like = torch.contiguous_format
     return tuple(torch.empty_like(t, memory_format=like) for t in (q, k, v))  # type: ignore[return-value]
 
