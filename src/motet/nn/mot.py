@@ -42,7 +42,7 @@ class MoTConfig:
     def __post_init__(self) -> None:
         if self.depth < 1 or not self.attend or len(self.attend) > self.depth:
             raise ConfigError(
-                f"stack: depth {self.depth} with attend {self.attend}: needs 1 to depth entries of own or global."
+                f"stack: depth {self.depth} with attend {self.attend}: needs 1 to {self.depth} entries."
             )
 
     @property

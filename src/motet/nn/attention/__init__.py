@@ -125,8 +125,8 @@ def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
     first = int(lonely.nonzero()[0])
     modality = layout.modalities[int(layout.modality[first])]
     raise ConfigError(
-        f"rule {rule}: {int(lonely.sum())} queries have no key to look at, the first a {modality!r} token of "
-        f"sample {int(layout.sample[first])}. Add `| own_modality`, or on_empty='self': they look at themselves."
+        f"rule {rule}: {int(lonely.sum())} queries have no key, the first a {modality!r} token of "
+        f"sample {int(layout.sample[first])}. Add `| own_modality`, or let them see themselves: on_empty='self'."
     )
 
 
