@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from motet.data.media import open_media
+from motet.data.media import broken, open_media
 from motet.data.processor import Processor
-from motet.errors import StorageError
 from motet.types import Piece
 
 MEDIA = ("image", "audio", "video")
@@ -40,8 +39,11 @@ def content_key(cell: Any, root: Path, processor: Processor) -> str | None:
     if processor.kind in MEDIA or (processor.kind == "features" and isinstance(cell, str)):
         path = open_media(cell, root)
         assert path is not None
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise broken(str(cell), "unreadable", f"the file cannot be read: {error.strerror}") from None
     elif isinstance(cell, str):
         digest.update(cell.encode("utf-8", "surrogatepass"))
     else:
@@ -71,9 +73,7 @@ class FeatureCache:
         return expanded(piece) if len(piece.values) == len(piece.time) else None
 
     def put(self, key: str, piece: Piece) -> None:
-        """Raises:
-        StorageError: no space, or the folder cannot be written.
-        """
+        """Where nothing can be written (no space, no right to), that is said once and the cache is off."""
         if self.folder is None:
             return
         packed = compact(piece)
@@ -93,11 +93,11 @@ class FeatureCache:
                 Path(temporary).unlink(missing_ok=True)
                 raise
         except OSError as error:
-            why = "no space left" if error.errno == errno.ENOSPC else error.strerror
-            raise StorageError(
-                f"{self.folder}: the cache cannot be written: {why}. Free space, "
-                "or set MOTET_CACHE to another folder."
-            ) from None
+            print(
+                f"{self.folder}: nothing more is cached: {error.strerror}. MOTET_CACHE names another folder.",
+                file=sys.stderr,
+            )
+            self.folder = None
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None

@@ -112,7 +112,6 @@ class Dataset:
 
         Raises:
             DataError: a broken row where there is no quarantine; too many of them; no row left.
-            StorageError: the cache cannot be written.
         """
         bad = set(self._bad_labels())
         for modality, column in self._column_of.items():

@@ -52,10 +52,11 @@ def read_features(cell: Any, root: Path) -> np.ndarray | None:
 
 
 def _read_npy(path: Path, name: str) -> np.ndarray:
-    with path.open("rb") as file:
-        if file.read(6) != b"\x93NUMPY":
-            raise broken(name, "not npy", "not an .npy file; pickles and archives are not read")
     try:
+        with path.open("rb") as file:
+            head = file.read(6)
+        if head != b"\x93NUMPY":
+            raise broken(name, "not npy", "not an .npy file; pickles and archives are not read")
         # mapped, so that a header that lies about its shape allocates nothing
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, OverflowError) as error:

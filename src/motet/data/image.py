@@ -66,7 +66,8 @@ def load_image(
                 raise broken(name, "truncated", "the picture ends before its data does (cut off?)")
             image.seek(0)
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image), name)
+            ImageOps.exif_transpose(image, in_place=True)
+            return to_rgb(image, name)
     except UnidentifiedImageError:
         raise broken(
             name, "not a picture", f"its content is none of {', '.join(FORMATS)}, whatever its name says"
@@ -105,13 +106,20 @@ def _complete(format: str, data: bytes) -> bool:
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """RGB of any mode: transparency on white, 16-bit grey scaled. `name` stands in messages.
+
+    Raises:
+        DataError: pixels that are NaN or infinite.
+    """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(_grey8(np.asarray(image), image.mode, name)).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+        white = Image.new("RGB", image.size, "white")
+        for top in range(0, image.height, 256):  # in strips: whole copies of a large picture are dear
+            strip = image.crop((0, top, image.width, min(top + 256, image.height))).convert("RGBA")
+            white.paste(strip, (0, top), strip)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _grey8(values: np.ndarray, mode: str, name: str) -> np.ndarray:
