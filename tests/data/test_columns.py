@@ -126,6 +126,14 @@ def test_unusable_columns(tmp_path, text, label, error, message):
         infer_columns(table(tmp_path, text), label=label)
 
 
+def test_label_by_name_only_that_cannot_be_learned_is_left_out(tmp_path):
+    columns = infer_columns(table(tmp_path, "text,label\na b,same\nc d,same\n"))
+    assert (columns.label, columns.task, columns.classes) == (None, None, ())
+    assert "every label in 'label' is 'same'" in columns.describe()[-1]
+    with pytest.raises(DataError, match="nothing can be learned"):
+        infer_columns(table(tmp_path, "text,label\na b,same\nc d,same\n"), label="label")
+
+
 def test_duplicate_id_in_a_column_made_the_id(tmp_path):
     with pytest.raises(DataError, match=r"line 3: the id 'a'.*line 2"):
         infer_columns(table(tmp_path, "sku,text\na,x\na,y\n"), overrides={"sku": "id"})

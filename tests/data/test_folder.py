@@ -32,6 +32,14 @@ def test_same_named_files_stand_side_by_side(tmp_path):
     assert table.row(1) == {"id": "b", "image": "b.jpg", "audio": None, "text": None}
 
 
+def test_a_folder_for_each_kind_gives_no_labels(tmp_path):
+    touch(tmp_path, "pictures/a.jpg", "pictures/b.jpg", "sounds/a.wav")
+    table = open_table(tmp_path)
+    assert table.columns == ("id", "image", "audio")
+    assert table.row(0) == {"id": "a", "image": "pictures/a.jpg", "audio": "sounds/a.wav"}
+    assert table.row(1)["audio"] is None
+
+
 def test_two_pictures_of_one_row_are_refused(tmp_path):
     touch(tmp_path, "a.jpg", "a.png", "a.wav")
     with pytest.raises(DataError, match=r"'a\.jpg' and 'a\.png' are both the image"):

@@ -120,6 +120,13 @@ def test_split_column_is_honoured_and_validation_taken_from_training(tmp_path):
     assert split_rows(table, columns) == {"train": [0, 2], "val": [1], "test": []}
 
 
+def test_broken_characters_do_not_stop_a_split(tmp_path):
+    lines = "".join(f'{{"text": "a \\ud800 {i}", "group": "\\ud800{i}"}}\n' for i in range(9))
+    (tmp_path / "t.jsonl").write_text(lines)
+    table = open_table(tmp_path / "t.jsonl")
+    assert sum(map(len, split_rows(table, infer_columns(table)).values())) == 9
+
+
 def test_bad_split_cell_and_fractions(tmp_path):
     table, columns = build(tmp_path, "text,split", ["a b,train", "c d,holdout"])
     with pytest.raises(DataError, match=r"line 3: column 'split' holds 'holdout'"):

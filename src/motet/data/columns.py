@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from motet.data.paths import PICKLED, extension_of, kind_of, shorten
+from motet.data.paths import PICKLED, did_you_mean, extension_of, kind_of, shorten
 from motet.data.table import Table, check_ids
 from motet.errors import ConfigError, DataError
 
@@ -84,8 +83,9 @@ class Columns:
                 f"{table.path}: none of the columns {', '.join(self.modalities)} is here; it has "
                 f"{', '.join(table.columns)}. Rename its columns as they were in training."
             )
-        kept = {role: getattr(self, role) for role in ROLES if getattr(self, role) in table.columns}
-        return replace(self, modalities=modalities, **{role: kept.get(role) for role in ROLES})
+        roles = {role: getattr(self, role) for role in ROLES}
+        kept: dict[str, Any] = {role: name if name in table.columns else None for role, name in roles.items()}
+        return replace(self, modalities=modalities, **kept)
 
 
 def modality_name(column: str) -> str:
@@ -107,14 +107,17 @@ def infer_columns(
     """Judge every column of `table`; `label` and `overrides` (column -> one of CHOICES) come first.
 
     A label of words gives classes, one of numbers a regression; override it with "classes" or
-    "number". Numbers and words of few kinds are no modality: they are noted and left out.
+    "number". Numbers and words of few kinds are no modality: they are noted and left out. So is a
+    column that is only called "label" and has one class, say, as in a table for prediction.
 
     Raises:
         ConfigError: a column that is not in the table, an unknown choice, two columns with one part
             or one model name, no modality at all.
         DataError: a label without values or with one class only, pickled files, an id twice.
     """
-    parts = _said(table, label, dict(overrides or {}))
+    overrides = dict(overrides or {})
+    said = _said(table, label, overrides)
+    parts = dict(said)
     for name in table.columns:
         role = name.lower()
         if name not in parts and role in ROLES and role not in parts.values():
@@ -143,18 +146,29 @@ def infer_columns(
             lines.append(f"{role} <- {named[0]}")
     _check_modalities(table, modalities)
     check_ids(table, roles["id"])
-    task, classes = None, ()
-    if roles["label"]:
-        task, classes = _task(table, roles["label"], (overrides or {}).get(roles["label"]))
-        values = f"{len(classes)} classes" if task == "classes" else "number"
-        missing = sum(cell is None for cell in table.column(roles["label"]))
-        lines.append(f"label <- {roles['label']} ({values}{f', {missing} rows without' if missing else ''})")
+    task, classes = _learned(table, roles, said=roles["label"] in said, lines=lines, how=overrides)
     return Columns(modalities, task=task, classes=classes, notes=tuple(lines), **roles)
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def _learned(
+    table: Table, roles: dict[str, Any], *, said: bool, lines: list[str], how: Mapping[str, str]
+) -> tuple[Literal["classes", "number"] | None, tuple[str, ...]]:
+    """Task and classes of the label, and its line. One that nobody named and that will not do is no label."""
+    name = roles["label"]
+    if name is None:
+        return None, ()
+    try:
+        task, classes = _task(table, name, how.get(name))
+    except DataError as error:
+        if said:
+            raise
+        roles["label"] = None
+        lines.append(f"ignore <- {name} ({error})")
+        return None, ()
+    values = f"{len(classes)} classes" if task == "classes" else "number"
+    missing = sum(cell is None for cell in table.column(name))
+    lines.append(f"label <- {name} ({values}{f', {missing} rows without' if missing else ''})")
+    return task, classes
 
 
 def _said(table: Table, label: str | None, overrides: dict[str, str]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Either class folders (`cats/1.jpg`, `dogs/2.jpg`: a `label` column), below `train`, `val` and
 `test` folders if there are such (a `split` column); or same-named files side by side
-(`a.jpg a.txt a.wav`: columns image, text, audio); or both.
+(`a.jpg a.txt a.wav`: columns image, text, audio), also in a folder for each kind (`pictures/a.jpg
+sounds/a.wav`); or both.
 """
 
 from __future__ import annotations
@@ -62,10 +63,15 @@ def _media_files(root: Path) -> Iterator[str]:
 def _side_by_side(root: Path, files: list[str]) -> dict[str, dict[str, str]]:
     """Row name -> kind -> path. With one kind only, every file is a row of its own."""
     kinds = {kind_of(name) for name in files}
+    homes: dict[str, set[str | None]] = {}
+    for name in files:
+        homes.setdefault(name.partition("/")[0], set()).add(kind_of(name))
+    apart = 1 < len(kinds) == len(homes) and all(len(found) == 1 for found in homes.values())
     rows: dict[str, dict[str, str]] = {}
     for name in files:
         kind = kind_of(name) or ""
-        row = rows.setdefault(name if len(kinds) == 1 else str(PurePosixPath(name).with_suffix("")), {})
+        key = name if len(kinds) == 1 else str(PurePosixPath(name).with_suffix(""))
+        row = rows.setdefault(key.partition("/")[2] if apart and "/" in key else key, {})
         if kind in row:
             raise DataError(
                 f"{root}: {row[kind]!r} and {name!r} are both the {kind} of one row. Rename one: "

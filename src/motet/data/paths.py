@@ -1,10 +1,12 @@
-"""From a cell to a file, and from a file's name to its kind."""
+"""From a cell to a file, and from a file's name to its kind; how messages show names."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,6 +40,12 @@ def shorten(value: Any, length: int = 80) -> str:
     """`repr(value)`, cut for a message."""
     text = repr(value[: length + 1] if isinstance(value, str) else value)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def did_you_mean(word: object, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the one that is most like it, or ""."""
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def resolve_media(cell: str, root: Path, where: str) -> Path:

@@ -19,10 +19,11 @@ class Quarantine:
         self.path = path
         self.limit = limit
         self.rows: list[dict[str, Any]] = []
+        self._seen: set[tuple[Any, ...]] = set()
         if path is not None:
             path.unlink(missing_ok=True)
 
-    def add(  # noqa: PLR0917
+    def add(
         self, table: str | Path, line: int, column: str, file: str | None, rule: str, message: str
     ) -> None:
         """Note one broken cell: `rule` is the kind of damage, `message` says it in words.
@@ -38,8 +39,9 @@ class Quarantine:
             "rule": rule,
             "message": message,
         }
-        if entry in self.rows:
+        if tuple(entry.values()) in self._seen:
             return
+        self._seen.add(tuple(entry.values()))
         self.rows.append(entry)
         if len(self.rows) <= SHOWN:
             print(f"left out: {table}, line {line}, column {column!r}: {message}", file=sys.stderr)
@@ -49,7 +51,7 @@ class Quarantine:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    out.write(json.dumps(entry) + "\n")
             except OSError as error:
                 raise StorageError(
                     f"{self.path}: cannot write the list of broken rows: {error.strerror}."

@@ -203,7 +203,7 @@ def _file_digest(path: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _unite(keys: Sequence[Sequence[str]]) -> list[int]:

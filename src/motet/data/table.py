@@ -122,6 +122,8 @@ def _read_file(path: Path, root: Path) -> Table:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     fingerprint = hashlib.sha256(data).hexdigest()
     unit = "line"
+    columns: Mapping[str, Sequence[Any]]
+    lines: Sequence[int]
     match path.suffix.lower():
         case ".csv" | ".tsv" as suffix:
             columns, lines = parse_csv(decode(data, path), path, tabs=suffix == ".tsv")
@@ -203,7 +205,7 @@ def _cell(value: Any) -> Any:
             return value if value.strip() else None
         case float():
             return None if math.isnan(value) else value
-        case int() | list() | dict():
+        case int() | list() | dict() | bytes():
             return value
         case _:
             return str(value)
