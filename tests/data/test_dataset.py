@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load
 
 from motet.data.cache import FeatureCache, content_key
 from motet.data.collate import collate
@@ -184,16 +185,16 @@ def test_cache_survives_damage_and_stores_halves_only_where_exact(tmp_path, caps
         found = cache.get(key)
         assert (found.values == piece.values).all() and found.values.dtype == np.float32
         assert found.labels == piece.labels
-    path = tmp_path / "pieces" / "aa" / "aa.npz"
-    with np.load(path) as arrays:
-        assert arrays["values"].dtype == np.float16
+    path = tmp_path / "pieces" / "aa" / "aa.piece"
+    assert load(path.read_bytes()[32:])["values"].dtype == np.float16
     data = path.read_bytes()
     for cut in range(0, len(data), 37):
         path.write_bytes(data[:cut])
         assert cache.get("aa") is None
-    flipped = bytearray(data)
-    flipped[data.find(b"\x93NUMPY") + 129] ^= 1
-    path.write_bytes(flipped)
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        assert cache.get("aa") is None
+    path.write_bytes(data[:-1])
     assert cache.get("aa") is None and cache.get("zz") is None
     assert FeatureCache(None).get("aa") is None
     (tmp_path / "file").write_text("")

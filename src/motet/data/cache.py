@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load, save
 
 from motet.data.media import broken, open_media
 from motet.data.processor import Processor
@@ -52,7 +52,7 @@ def content_key(cell: Any, root: Path, processor: Processor) -> str | None:
 
 
 class FeatureCache:
-    """Pieces as .npz files, written whole or not at all; a damaged one counts as absent.
+    """Pieces as safetensors behind their sha256, written whole or not at all; a damaged one counts as absent.
 
     Vectors that float16 holds exactly are stored so. `FeatureCache(None)` keeps nothing.
     """
@@ -64,30 +64,31 @@ class FeatureCache:
         if self.folder is None:
             return None
         try:
-            with np.load(self._path(key), allow_pickle=False) as arrays:
-                parts = {name: arrays[name] for name in arrays.files}
-            labels = json.loads(parts.pop("labels").tobytes()) if "labels" in parts else None
-            piece = Piece(**parts, labels=None if labels is None else tuple(labels))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            data = self._path(key).read_bytes()
+        except OSError:
             return None
-        return expanded(piece) if len(piece.values) == len(piece.time) else None
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            return None
+        parts = load(data[32:])
+        labels = json.loads(parts.pop("labels").tobytes()) if "labels" in parts else None
+        return expanded(Piece(**parts, labels=None if labels is None else tuple(labels)))
 
     def put(self, key: str, piece: Piece) -> None:
         """Where nothing can be written (no space, no right to), that is said once and the cache is off."""
         if self.folder is None:
             return
         packed = compact(piece)
-        parts = {"values": packed.values, "time": packed.time}
-        parts |= {n: v for n, v in (("row", packed.row), ("col", packed.col)) if v is not None}
+        parts = {"values": packed.values, "time": packed.time, "row": packed.row, "col": packed.col}
         if packed.labels is not None:
             parts["labels"] = np.frombuffer(json.dumps(packed.labels).encode(), np.uint8)
+        data = save({name: np.ascontiguousarray(v) for name, v in parts.items() if v is not None})
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    np.savez(file, **parts)  # type: ignore[arg-type]
+                    file.write(hashlib.sha256(data).digest() + data)
                 os.replace(temporary, path)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
@@ -101,7 +102,7 @@ class FeatureCache:
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
-        return self.folder / "pieces" / key[:2] / f"{key}.npz"
+        return self.folder / "pieces" / key[:2] / f"{key}.piece"
 
 
 def compact(piece: Piece) -> Piece:

@@ -141,11 +141,11 @@ class Dataset:
                     bad.add(row)
                     continue
                 if raw is None:
-                    self._keep(key, NOTHING)
+                    self._keep(key, NOTHING, cheap=False)
                 else:
                     raws[key] = raw
             for key, piece in zip(raws, processor.pieces(list(raws.values())) if raws else (), strict=True):
-                self._keep(key, piece)
+                self._keep(key, piece, cheap=_cheap(processor))
             if progress:
                 progress(min(start + CHUNK, len(self.rows)), len(self.rows), modality)
         return bad
@@ -165,7 +165,7 @@ class Dataset:
             if found is None:
                 raw = processor.read(cell, root)
                 found = NOTHING if raw is None else processor.pieces([raw])[0]
-                self._keep(key, found)
+                self._keep(key, found, cheap=_cheap(processor))
             return found
         except DataError as error:
             raise DataError(f"{self.table.where(row)}, column {column!r}: {error}", rule=error.rule) from None
@@ -179,8 +179,9 @@ class Dataset:
             self._remember(key, found)
         return found is not None
 
-    def _keep(self, key: str, piece: Piece) -> None:
-        self.cache.put(key, piece)
+    def _keep(self, key: str, piece: Piece, *, cheap: bool) -> None:
+        if not cheap:
+            self.cache.put(key, piece)
         self._remember(key, piece)
 
     def _remember(self, key: str, piece: Piece) -> None:
@@ -233,3 +234,8 @@ class Dataset:
             mine = {entry["line"] for entry in self.quarantine.rows if entry["table"] == str(self.table.path)}
             if len(mine) > self.quarantine.limit * len(self.table):
                 self.quarantine.check(len(self.table))
+
+
+def _cheap(processor: Processor) -> bool:
+    """Whether a Piece is made faster than it is read back."""
+    return processor.kind in ("text", "features") and not processor.spec.pretrained
