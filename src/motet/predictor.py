@@ -106,21 +106,19 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> Predictor:
-        """Open the model folder that `motet fit` wrote, or the run's folder around it.
+        """Open a model folder, as `motet fit` wrote it.
 
         Raises:
             ConfigError: not a model folder; a device that is not there.
             DataError: the folder is damaged.
             MismatchError: an encoder that it was trained with is another one here.
         """
-        folder = Path(folder)
-        inner = folder / "model"
-        stored = load_folder(inner if (inner / "manifest.json").is_file() else folder)
+        stored = load_folder(folder)
         for name in ("config.json", "processors.json"):
             if name not in stored.documents:
                 raise ConfigError(
                     f"{stored.path}: has no {name}, so it is not a model folder. Give the folder that "
-                    "`motet fit` wrote, such as runs/NAME/model."
+                    "`motet fit` wrote, such as runs/NAME."
                 )
         document = stored.documents["config.json"]
         config = from_dict(MotetConfig, document["model"], where=str(stored.path / "config.json"))
@@ -358,9 +356,8 @@ class Predictor:
 
 def _rows_of(table: Table, columns: Columns, part: str | None) -> tuple[list[int], str]:
     """The rows of one part, and its name."""
-    said = (
-        ["all"] * len(table) if columns.split is None else [str(cell) for cell in table.column(columns.split)]
-    )
+    cells = ["all"] * len(table) if columns.split is None else table.column(columns.split)
+    said = [SPLITS.get(str(cell).strip().lower(), str(cell)) for cell in cells]
     part = part or ("test" if "test" in said else "all")
     rows = [i for i, name in enumerate(said) if part in (name, "all")]
     if not rows:
@@ -402,7 +399,7 @@ def _fingerprint(stored: Folder) -> str:
         digest.update(json.dumps(part, sort_keys=True).encode())
     for name in sorted(stored.tensors):
         digest.update(name.encode())
-        digest.update(stored.tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(stored.tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ def check(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Audit a table before training: what is broken, silent, duplicated, misaligned."""
+    """Audit a table: what is broken, silent, duplicated, misaligned."""
     from motet.config import override
     from motet.data.check import check_table
     from motet.errors import ConfigError, DataError

@@ -22,7 +22,10 @@ def evaluate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Measure a model on a table: retrieval beside chance, labels beside the majority, every modality subset."""
+    """Measure a model on a table, beside chance and the majority.
+
+    Every task that it was trained for, over every subset of the modalities.
+    """
     from motet.predictor import Predictor
 
     bar = progress()

@@ -17,7 +17,7 @@ def fit(
     ] = None,
     val: Annotated[Path | None, typer.Option(help="A table to validate on, instead of a split.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; the model goes to OUT/model. Default: runs/TABLE.")
+        Path | None, typer.Option(help="The folder of the run and its model. Default: runs/TABLE.")
     ] = None,
     settings: Annotated[
         list[str] | None,

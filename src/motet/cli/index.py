@@ -16,7 +16,10 @@ def index(
     out: Annotated[Path, typer.Option(metavar="INDEX", help="The index; added to if it is there already.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Build an index of a table, or add to one: rows that are there and unchanged are left as they are."""
+    """Make the rows of a table searchable, or add rows to an index.
+
+    Rows that are there and unchanged are left as they are.
+    """
     from dataclasses import asdict
 
     from motet.index import Index
