@@ -1,0 +1,157 @@
+"""What reached the answer: attention rollout, gradient-weighted rollout, integrated gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from motet.errors import ConfigError
+from motet.explain.capture import ATTEND, Capture, Score
+from motet.explain.views import View
+from motet.types import Layout, TokenBatch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Importance(View):
+    """How much each token of one sample reached the answer.
+
+    token: (t,) indices into the packed batch; modality: (t,) the name of each; value: (t,), not
+    negative and adding up to one; signed: (t,) where the method has a sign (integrated gradients:
+    in units of the score), else equal to `value`.
+    """
+
+    method: str
+    sample: int
+    token: np.ndarray
+    modality: tuple[str, ...]
+    labels: tuple[str, ...]
+    value: np.ndarray
+    signed: np.ndarray
+
+    def by_modality(self) -> dict[str, float]:
+        """Each modality's part of the whole; the parts add up to one."""
+        names = np.array(self.modality)
+        return {name: float(self.value[names == name].sum()) for name in dict.fromkeys(self.modality)}
+
+    def of(self, modality: str) -> np.ndarray:
+        """The values of one modality's tokens, in order."""
+        return self.value[np.array(self.modality) == modality]
+
+
+def rollout(captured: Capture, *, sample: int = 0) -> Importance:
+    """Attention rollout: attention, mixed half and half with the residual, multiplied through layers.
+
+    The answer is taken to read all last tokens alike.
+
+    Source: Abnar & Zuidema 2020, arXiv:2005.00928.
+    """
+    tokens = _tokens(captured, sample)
+    flow = torch.eye(len(tokens), dtype=torch.float64)
+    for layer in range(len(captured.layers)):
+        attention = captured.weights(layer, tokens).mean(1)[:, tokens].double().cpu()
+        attention = attention / attention.sum(1, keepdim=True).clamp(min=1e-12)
+        flow = (0.5 * attention + 0.5 * torch.eye(len(tokens), dtype=torch.float64)) @ flow
+    return _importance("rollout", captured, sample, tokens, flow.mean(0))
+
+
+def gradient_rollout(captured: Capture, *, sample: int = 0) -> Importance:
+    """Rollout in which only attention that raised the score counts.
+
+    `captured` must come from `capture(model, batch, score)`. The gradient with respect to a weight
+    is the heard vector's gradient times the value it would bring, so no weights have to be kept.
+
+    Source: Chefer et al. 2021, arXiv:2103.15679, equations 5 and 6; the answer reads the last
+    tokens by gradient x activation, where the paper has a class token.
+    """
+    if captured.token_gradient is None:
+        raise ConfigError("explain: gradient rollout needs capture(model, batch, score=...).")
+    tokens = _tokens(captured, sample)
+    flow = torch.eye(len(tokens), dtype=torch.float64)
+    for index, layer in enumerate(captured.layers):
+        assert layer.gradient is not None and layer.v is not None
+        heads, groups = layer.q.shape[1], layer.v.shape[1]
+        values = layer.v[tokens].repeat_interleave(heads // groups, dim=1)
+        gradient = torch.einsum("rhk,thk->rht", layer.gradient[tokens], values)
+        weights = captured.weights(index, tokens)[:, :, tokens]
+        raised = (gradient * weights).clamp(min=0).mean(1).double().cpu()
+        flow = flow + raised @ flow
+    read = (captured.token_gradient * captured.output.tokens)[tokens].sum(-1).abs().double().cpu()
+    read = read / read.sum() if float(read.sum()) > 0 else torch.full_like(read, 1 / len(read))
+    return _importance("gradient rollout", captured, sample, tokens, read @ flow)
+
+
+def integrated_gradients(
+    model: nn.Module, batch: TokenBatch, captured: Capture, score: Score, *, sample: int = 0, steps: int = 32
+) -> Importance:
+    """Integrated gradients on the embedded tokens, from their modality's mean token to what they are.
+
+    The mean is over the batch: with only one sample in it, what is explained is why these tokens
+    and not their own average. Zero would be no baseline: a stack that begins with a norm hardly
+    sees the length of its input, and all change would hide in the last thousandth of the path.
+    The signed values add up to score(input) - score(baseline), up to the error of `steps`
+    midpoints.
+
+    Source: Sundararajan et al. 2017, arXiv:1703.01365.
+    """
+    prefix = next(name for name, _ in model.named_modules() if ATTEND.search(name))
+    stack = model.get_submodule(prefix[: prefix.rindex("blocks")].rstrip("."))
+    seen: dict[str, Tensor] = {}
+    part = 1.0
+
+    def scaled(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        start = kwargs.get("start", args[3] if len(args) > 3 else 0)
+        if start:
+            return None  # a continuation: its input already comes from the scaled one
+        if "x" not in seen:
+            seen["gap"] = args[0].detach() - (mean := _modality_means(args[0].detach(), batch.layout))
+            seen["x"] = (mean + seen["gap"] * part).requires_grad_()
+        return (seen["x"], *args[1:]), kwargs
+
+    total = torch.zeros(())
+    training = model.training
+    handle = stack.register_forward_pre_hook(scaled, with_kwargs=True)
+    try:
+        model.eval()
+        for step in range(steps):
+            seen, part = {}, (step + 0.5) / steps
+            with torch.enable_grad():
+                value = score(model(batch))[sample]
+                (gradient,) = torch.autograd.grad(value, seen["x"])
+            total = total + (gradient * seen["gap"]).sum(-1) / steps
+    finally:
+        handle.remove()
+        model.train(training)
+    tokens = _tokens(captured, sample)
+    return _importance("integrated gradients", captured, sample, tokens, total[tokens].double().cpu())
+
+
+def _modality_means(x: Tensor, layout: Layout) -> Tensor:
+    """Each token replaced by the mean of its modality. (T, D) -> (T, D)"""
+    return torch.cat([part.mean(0, keepdim=True).expand_as(part) for part in x.split(list(layout.counts))])
+
+
+def _tokens(captured: Capture, sample: int) -> Tensor:
+    tokens = captured.tokens_of(sample)
+    if not len(tokens):
+        raise ConfigError(f"explain: sample {sample} has no tokens, so nothing reached its answer.")
+    return tokens
+
+
+def _importance(method: str, captured: Capture, sample: int, tokens: Tensor, signed: Tensor) -> Importance:
+    size = signed.abs()
+    total = float(size.sum())
+    value = size / total if total > 0 else torch.full_like(size, 1 / len(size))
+    names = captured.layout.modalities
+    return Importance(
+        method=method,
+        sample=sample,
+        token=tokens.cpu().numpy(),
+        modality=tuple(names[m] for m in captured.layout.modality[tokens].tolist()),
+        labels=tuple(captured.label(int(i)) for i in tokens),
+        value=value.numpy(),
+        signed=signed.numpy(),
+    )
