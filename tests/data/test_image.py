@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,3 +117,18 @@ def test_limits_and_wrong_use(tmp_path):
         ImageConfig(size=10, patch=4)
     with pytest.raises(DataError, match="path"):
         ImageProcessor("p", ImageConfig()).read(3.5, tmp_path)
+
+
+def test_what_phones_append_to_a_jpeg_does_not_matter(tmp_path):
+    thumbnail = io.BytesIO()
+    Image.new("RGB", (8, 8), "blue").save(thumbnail, "JPEG")
+    exif = Image.Exif()
+    exif[0x9286] = thumbnail.getvalue()  # holds a scan and an end of its own
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "a.jpg", exif=exif)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    for tail in (b"\0\0ftypmp42 \xff\xda \xff\xd8", whole, b"\n"):
+        (tmp_path / "b.jpg").write_bytes(whole + tail)
+        assert load_image(tmp_path / "b.jpg").size == (64, 64)
+    (tmp_path / "b.jpg").write_bytes(whole[:-2])
+    with pytest.raises(DataError, match="cut off"):
+        load_image(tmp_path / "b.jpg")

@@ -92,17 +92,26 @@ def _complete(format: str, data: bytes) -> bool:
     """Whether the file's own end marker or length is there; decoders forgive more than that."""
     match format:
         case "JPEG":
-            return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") >= 0
+            return data.find(b"\xff\xd9", _scan_of(data)) >= 0
         case "PNG":
             return data.rfind(b"IEND") >= max(0, data.find(b"IDAT")) and len(data) >= data.rfind(b"IEND") + 8
         case "WEBP":
             return len(data) >= 8 + struct.unpack("<I", data[4:8])[0]
         case "GIF":
-            return data.rstrip(b"\0").endswith(b";")
-        case "BMP":
-            return len(data) >= struct.unpack("<I", data[2:6])[0]
+            return data.rstrip(b"\0\r\n ").endswith(b";")
         case _:
             return True
+
+
+def _scan_of(data: bytes) -> int:
+    """Where a JPEG's own scan begins, past the segments (which may hold a thumbnail, a JPEG as well).
+
+    What phones append after the end (a second picture, a short film) does not matter then.
+    """
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        at += 1 if data[at + 1] == 0xFF else 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    return at
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
