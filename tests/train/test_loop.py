@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from training_fakes import FakeLoader, make
 
 from motet.checkpoint import load_folder
 from motet.errors import ConfigError, DataError, Interrupted, MotetError
 from motet.train.loop import Best, TrainConfig, train
 from motet.train.run import RunFolder
+from tests.train.training_fakes import FakeLoader, make
 
-CONFIG = TrainConfig(epochs=4, lr=3e-3, log_steps=3, ema=0.9, checkpoint_seconds=0)
+CONFIG = TrainConfig(epochs=4, lr=3e-3, log_steps=3, ema=0.9, checkpoint_seconds=0, metric="loss")
 
 
 def run_once(

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from training_fakes import make
 
 from motet.errors import ConfigError
 from motet.model import parameter_groups
 from motet.train.optim import GroupConfig, OptimConfig, make_optimizer, rate, set_rate
+from tests.train.training_fakes import make
 
 
 def test_groups_carry_their_own_rate_and_decay() -> None:

@@ -36,7 +36,8 @@ class Batches(Protocol):
 class TrainConfig(optim.OptimConfig):
     """How long, how exactly, and on what the best is chosen.
 
-    `metric` names a line of the validation ("loss", "R@10", "sentiment.macro_f1", ...). `patience`
+    `metric` names a number of the validation ("score", "loss", "R@10", "sentiment.macro_f1", ...), see
+    `motet.train.validate`. `patience`
     in epochs, 0 never stops early. `ema` is the decay of an average of the weights that is
     validated and kept instead of the weights, 0 for none. `clip` bounds the gradient's norm, 0 does
     not. After `bad_steps` batches in a row without a finite loss training stops.
@@ -45,7 +46,7 @@ class TrainConfig(optim.OptimConfig):
     epochs: int = 30
     clip: float = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    metric: str = "loss"
+    metric: str = "score"
     patience: int = 0
     ema: float = 0.0
     bad_steps: int = 10

@@ -1,4 +1,4 @@
-"""What is measured every epoch: the loss and its parts, mean recall, and each task's own number."""
+"""What is measured every epoch: the loss and its parts, recall, each task's own number, one score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from motet.metrics import confusion_matrix, macro_f1, retrieval_metrics
 from motet.types import Output, TokenBatch
 
-_HIGHER = ("R@10", ".macro_f1", ".accuracy")
+_HIGHER = ("score", "R@10", ".macro_f1", ".accuracy", ".skill")
 
 
 class Epoch(Protocol):
@@ -33,7 +33,9 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
     """Means over the batches of `loader`, weighted by their samples.
 
     Besides the loss and its parts: "R@10", the mean over ordered pairs of modalities with each
-    batch as the gallery (so use large batches), and per task "<task>.macro_f1" or "<task>.mae".
+    batch as the gallery (so use large batches), and per task "<task>.macro_f1" or "<task>.mae" and
+    "<task>.skill" (1 - error / error of the median). "score" is the mean of recall, F1 and skill: the
+    loss of a small set often rises while all of these still improve.
     """
     model.eval()
     sums: dict[str, float] = {}
@@ -51,7 +53,9 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
             if task in batch.targets:
                 answers.setdefault(task, []).append((predicted.float().cpu(), batch.targets[task].cpu()))
     result = {key: total / weights[key] for key, total in sums.items()}
-    return result | _tasks(answers)
+    result |= _tasks(answers)
+    jobs = [value for key, value in result.items() if key.endswith(("R@10", ".macro_f1", ".skill"))]
+    return result | {"score": float(np.mean(jobs)) if jobs else -result.get("loss", 0.0)}
 
 
 def _recall(output: Output, batch: TokenBatch) -> dict[str, float]:
@@ -81,5 +85,8 @@ def _tasks(answers: Mapping[str, list[tuple[Tensor, Tensor]]]) -> dict[str, floa
         else:
             kept = ~np.isnan(target)
             if kept.any():
-                result[f"{task}.mae"] = float(np.abs(predicted[kept] - target[kept]).mean())
+                error = float(np.abs(predicted[kept] - target[kept]).mean())
+                constant = float(np.abs(target[kept] - np.median(target[kept])).mean())
+                result[f"{task}.mae"] = error
+                result[f"{task}.skill"] = 1.0 - error / constant if constant > 0 else 0.0
     return result
