@@ -168,6 +168,20 @@ def token_attention(
     )
 
 
+def by_word(view: TokenAttention) -> TokenAttention:
+    """The same with the pieces of one word, which share its time, taken together."""
+    starts = np.flatnonzero(np.diff(view.query_time, prepend=-1.0))
+    ends = [*starts[1:], len(view.query_time)]
+    spans = [slice(a, b) for a, b in zip(starts, ends, strict=True)]
+    return dataclasses.replace(
+        view,
+        query_labels=tuple("".join(view.query_labels[span]) for span in spans),
+        weights=np.stack([view.weights[span].mean(0) for span in spans]),
+        share=np.array([view.share[span].mean() for span in spans]),
+        query_time=view.query_time[starts],
+    )
+
+
 def temporal(
     captured: Capture,
     query: str,

@@ -1,0 +1,257 @@
+"""The page of one explained input, and the parts that other reports take from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from motet.errors import StorageError
+from motet.explain import draw
+from motet.explain import media as show
+from motet.explain.item import Explained, Media, explain_sample
+from motet.explain.rollout import Importance
+from motet.explain.style import MAX_WORDS, Section, page
+from motet.model import Motet
+from motet.types import TokenBatch
+
+_names = itertools.count()
+BARS = 110
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One explained input: `.save("report.html")`, `.to_dict()`, or shown by itself in a notebook."""
+
+    item: Explained
+
+    def html(self) -> str:
+        """The whole self-contained page."""
+        return explain_html(self.item)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        return write_page(path, self.html())
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.item.to_dict()
+
+    def _repr_html_(self) -> str:
+        frame = 'style="width:100%;height:40rem;border:0" title="Explanation"'
+        return f'<iframe {frame} srcdoc="{escape(self.html())}"></iframe>'
+
+
+def explain(model: Motet, batch: TokenBatch, media: Mapping[str, Media], *, title: str = "") -> Explanation:
+    """Explain a batch of one sample; `media` says by modality what to show of it."""
+    return Explanation(explain_sample(model, batch, media, title=title))
+
+
+def write_page(path: str | Path, html: str) -> Path:
+    """Write a page whole or not at all."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(html, "utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{path}: the page cannot be written: {error.strerror}. Choose another --out.") from None
+    return path
+
+
+def explain_html(item: Explained) -> str:
+    """A page about one input: the answer, who listened to whom, what reached the answer."""
+    sections = [
+        Section("The input", input_html(item)),
+        *([Section("The answer", answer_html(item))] if item.predictions else []),
+        *_if("Who listened to whom", matrix_html(item)),
+        *_if("Each word over the picture", pictures_html(item)),
+        *_if("Each word over the sound", sounds_html(item)),
+        Section("What reached the answer", reached_html(item)),
+    ]
+    foot = "Made by Motet. Attention shows where the model looked, not why it answered; the deletion test says how far to believe it."
+    return page(item.title, sections, lead="Where the model looked, and what its answer hangs on.", foot=foot)
+
+
+def _if(title: str, body: str) -> list[Section]:
+    return [Section(title, body)] if body else []
+
+
+def input_html(item: Explained) -> str:
+    """The input itself: picture, player, text."""
+    parts = []
+    for name in item.matrix.modalities:
+        media = item.media.get(name, Media())
+        if media.file is not None and item.kinds[name] == "image":
+            parts.append(f'<img class="thumb" src="{show.picture_uri(media.file)}" alt="{escape(item.title)}">')
+        elif media.file is not None and item.kinds[name] == "audio":
+            note = f'<p class="note">{escape(media.note or name)}</p>'
+            parts.append(f"<div>{note}{show.player(media.file, media.note or name)}</div>")
+        elif media.text:
+            parts.append(f'<div><p class="note">{escape(media.note or name)}</p><p class="words">{escape(media.text)}</p></div>')
+    missing = [name for name in item.kinds if name not in item.matrix.modalities]
+    said = f'<p class="note">Missing: {escape(", ".join(missing))}.</p>' if missing else ""
+    return f'<div class="pair">{"".join(parts)}</div>{said}'
+
+
+def answer_html(item: Explained) -> str:
+    """What the model says, with all its scores, best first."""
+    parts = []
+    for task, said in item.predictions.items():
+        if said["scores"]:
+            rows = sorted(said["scores"].items(), key=lambda score: -score[1])
+            parts.append(draw.bars(rows, caption=task))
+        else:
+            parts.append(f'<p><span class="note">{escape(task)}</span> {said["label"]:.3g}</p>')
+    truth = f'<p class="note">The right answer: {escape(item.truth)}.</p>' if item.truth else ""
+    return f'<div class="columns">{"".join(f"<div>{part}</div>" for part in parts)}</div>{truth}'
+
+
+def matrix_html(item: Explained) -> str:
+    """Modality x modality, corrected, with the raw shares behind it; empty for a single modality."""
+    matrix = item.matrix
+    if len(matrix.modalities) < 2:
+        return ""
+    names = list(matrix.modalities)
+    picture = draw.heat_map(
+        matrix.whole_corrected, names, names, title="Attention of each modality to each modality",
+        row_name="listens", col_name="to",
+    )  # fmt: skip
+    head = ["listens", *(f"to {name}" for name in names), *(f"{name}, raw" for name in names), "tokens"]
+    rows = [
+        [name, *map(float, matrix.whole_corrected[i]), *map(float, matrix.whole_raw[i]), int(matrix.tokens[i])]
+        for i, name in enumerate(names)
+    ]
+    caption = (
+        "Each row adds up to one: how a modality divides its attention, mean over heads and over the layers in "
+        "which modalities meet. Corrected for how many tokens each has; the raw shares are in the table."
+    )
+    return draw.figure(picture, caption, draw.table(head, rows))
+
+
+def pictures_html(item: Explained) -> str:
+    """Each word over each picture."""
+    parts = []
+    for name, view in item.words.items():
+        file = item.media.get(name, Media()).file
+        if item.kinds[name] != "image" or file is None:
+            continue
+        numbers = draw.table(
+            ["word", "share of its attention", "brightest patch", "of that share"],
+            [
+                [label, float(share), view.key_labels[int(weights.argmax())], float(weights.max())]
+                for label, share, weights in zip(view.query_labels, view.share, view.weights, strict=True)
+            ],
+        )
+        body = show.lens(
+            f"x{next(_names)}", show.picture_uri(file), view.query_labels, view.grid(), view.share.tolist(), kind=name
+        )
+        parts.append(body + f"<details><summary>The numbers</summary>{numbers}</details>")
+    return "".join(parts)
+
+
+def sounds_html(item: Explained) -> str:
+    """Each word over the seconds of each sound."""
+    parts = []
+    for name, view in item.words.items():
+        media = item.media.get(name, Media())
+        if item.kinds[name] != "audio" or media.file is None:
+            continue
+        loud, seconds = show.envelope(media.file, BARS)
+        lit = show.over_time(view.weights, view.time, seconds, BARS)
+        shown = view.query_labels[:MAX_WORDS]
+        rows = "".join(
+            f"<span>{escape(label)}</span>"
+            + show.lit_sound(loud, lit[i], seconds, f"Where {label!r} listened", axis=i == len(shown) - 1)
+            for i, label in enumerate(shown)
+        )
+        best = view.weights.argmax(1)
+        numbers = draw.table(
+            ["word", "share of its attention", "loudest for it", "of that share"],
+            [
+                [label, float(view.share[i]), view.key_labels[int(best[i])], float(view.weights[i, best[i]])]
+                for i, label in enumerate(view.query_labels)
+            ],
+        )
+        note = "The height is the loudness of the sound; the fuller the colour, the more the word listened there."
+        parts.append(draw.figure(f'<div class="sounds">{rows}</div>', note, numbers))
+    return "".join(parts)
+
+
+def reached_html(item: Explained) -> str:
+    """Which modality and which tokens reached the answer, and the deletion test."""
+    shares = item.importance.by_modality()
+    colours = [f"var(--m{min(i, 5)})" for i in range(len(shares))]
+    parts = [draw.bars(list(shares.items()), caption=f"By modality ({item.importance.method})", colours=colours)]
+    texts = [name for name in shares if item.kinds[name] == "text"]
+    for name in texts:
+        labels, values = _merged(item, name)
+        parts.append(f"<h3>Words</h3>{show.words(labels, values)}")
+    left = "".join(parts)
+    deletion = deletion_html(item)
+    return f'<div class="columns"><div>{left}</div>{f"<div>{deletion}</div>" if deletion else ""}</div>{_tokens(item.importance)}'
+
+
+def deletion_html(item: Explained) -> str:
+    """The curve of the deletion test with its verdict; empty where nothing was tested."""
+    test = item.deletion
+    if test is None:
+        return ""
+    lines = [
+        draw.Line("important", test.removed.tolist(), test.score.tolist()),
+        draw.Line("random", test.removed.tolist(), test.random.mean(0).tolist()),
+    ]
+    spread = np.percentile(test.random, [2.5, 97.5], axis=0)
+    picture = draw.line_chart(
+        lines, title="Deletion test", x_name="share of tokens removed", y_name="probability of the answer", zero=True,
+        band=(test.removed.tolist(), spread[0].tolist(), spread[1].tolist()),
+    )  # fmt: skip
+    believe = (
+        "removing what is called important hurts more than chance: the view names what the answer hangs on"
+        if test.low > 0
+        else "removing what is called important hurts less than chance: do not believe this view here"
+        if test.high < 0
+        else "no different from removing tokens at random: do not lean on this view here"
+    )
+    caption = (
+        f"Deletion test: {believe} (gap {test.area:+.3f}, from {test.low:+.3f} to {test.high:+.3f} over random orders)."
+    )
+    rows = [
+        [float(r), float(s), float(m)]
+        for r, s, m in zip(test.removed, test.score, test.random.mean(0), strict=True)
+    ]
+    return draw.figure(picture, caption, draw.table(["removed", "important first", "random"], rows, first=False))
+
+
+def _merged(item: Explained, name: str) -> tuple[list[str], np.ndarray]:
+    """A text's words with the importance of their pieces added up."""
+    view = next(iter(item.words.values()), None)
+    labels = [label for label, m in zip(item.importance.labels, item.importance.modality, strict=True) if m == name]
+    values = item.importance.of(name)
+    if view is None or view.query != name:
+        return labels, values
+    merged, at = [], 0
+    for word in view.query_labels:  # pieces follow each other and spell their word
+        start, spelled = at, ""
+        while at < len(labels) and (not spelled or spelled != word):
+            spelled += labels[at]
+            at += 1
+        merged.append(float(values[start:at].sum()))
+    return list(view.query_labels), np.array(merged)
+
+
+def _tokens(importance: Importance) -> str:
+    order = np.argsort(-importance.value, kind="stable")[:40]
+    rows = [[importance.labels[i], importance.modality[i], float(importance.value[i])] for i in order]
+    table = draw.table(["token", "modality", "part of the whole"], rows)
+    return f"<details><summary>The tokens that weigh most</summary>{table}</details>"
