@@ -281,25 +281,31 @@ class Predictor:
         table = (
             rows if isinstance(rows, Table) else open_table(rows, root=None if root is None else Path(root))
         )
-        found = infer_columns(table)
+        columns = self._columns_in(table)
+        id = self.columns.id if self.columns.id in table.columns else _named(table, "id")
+        return TableEntries(table, columns, id, {m: p.kind for m, p in self.processors.items()})
+
+    def _columns_in(self, table: Table) -> dict[str, str]:
+        """modality -> the column of this table that holds it."""
         named = {modality_name(column): column for column in table.columns}
         named |= {f"{name}_sound": column for name, column in named.items()}  # the sound track of a clip
         columns = {m: named[m] for m in self.modalities if m in named}
-        for m, processor in self.processors.items():  # a column of the only kind that is left
-            free = [
-                c
-                for c, kind in found.modalities.items()
-                if kind == processor.kind and c not in columns.values()
-            ]
-            if m not in columns and len(free) == 1:
-                columns[m] = free[0]
+        if len(columns) < len(self.modalities):
+            label = _named(table, "label")  # may be empty where it is to be predicted
+            found = infer_columns(table, overrides={label: "ignore"} if label else None).modalities
+            for m, processor in self.processors.items():  # the only column of its kind that is left
+                free = [
+                    c for c, kind in found.items() if kind == processor.kind and c not in columns.values()
+                ]
+                if m not in columns and len(free) == 1:
+                    columns[m] = free[0]
         if not columns:
             wanted = ", ".join(f"{m} ({p.kind})" for m, p in self.processors.items())
             raise DataError(
                 f"{table.path}: has no column for this model, which knows {wanted}; the table has "
                 f"{', '.join(table.columns)}. Rename a column."
             )
-        return TableEntries(table, columns, found.id, {m: p.kind for m, p in self.processors.items()})
+        return columns
 
     @torch.inference_mode()
     def _run(
@@ -354,9 +360,14 @@ class Predictor:
         raise NotImplementedError
 
 
+def _named(table: Table, role: str) -> str | None:
+    return next((column for column in table.columns if column.lower() == role), None)
+
+
 def _rows_of(table: Table, columns: Columns, part: str | None) -> tuple[list[int], str]:
     """The rows of one part, and its name."""
-    cells = ["all"] * len(table) if columns.split is None else table.column(columns.split)
+    column = columns.split or _named(table, "split")
+    cells = ["all"] * len(table) if column is None else table.column(column)
     said = [SPLITS.get(str(cell).strip().lower(), str(cell)) for cell in cells]
     part = part or ("test" if "test" in said else "all")
     rows = [i for i, name in enumerate(said) if part in (name, "all")]

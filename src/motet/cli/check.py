@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from motet.cli.output import emit
+from motet.cli.output import emit, progress
 
 
 def check(
     table: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet or a folder of media.")],
+    label: Annotated[str | None, typer.Option(help="The column that would be predicted.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Such as columns.photo=image. May be repeated."),
@@ -24,9 +25,14 @@ def check(
     from motet.errors import ConfigError, DataError
 
     values = override({}, settings or [])
-    if set(values) - {"columns"}:
-        raise ConfigError(f"--set {min(set(values) - {'columns'})}: check reads only columns.NAME=KIND.")
-    report = check_table(table, columns=values.get("columns", {}))
+    columns = values.pop("columns", {})
+    if values or not isinstance(columns, dict):
+        raise ConfigError(f"--set {min(values, default='columns')}: check takes columns.NAME=KIND only.")
+    bar = progress()
+    report = check_table(
+        table, label=label, columns={name: str(kind) for name, kind in columns.items()}, progress=bar
+    )
+    bar.close()
     if json:
         emit(report.to_dict())
     else:

@@ -37,15 +37,15 @@ def demo(
     The data are emoji: their pictures, names and spoken names, and how people feel where they use
     them. The speech is synthesised.
     """
+    began = time.monotonic()
+    _prepare(out)
     from motet.data.builtin.emoji import build_emoji
     from motet.explain.report import demo_report
     from motet.index import Index
     from motet.predictor import Predictor
     from motet.train.fit import fit
 
-    began = time.monotonic()
     bar = progress()
-    _prepare(out)
     say("1/5 the data: emoji with picture, name, spoken name (synthesised) and feeling")
     data = build_emoji(out / "data", seed=seed, limit=FAST_ROWS if fast else None, progress=bar)
     say("2/5 one model for both jobs: sentiment and retrieval")
