@@ -5,7 +5,7 @@ import torch
 
 from motet.errors import ConfigError
 from motet.nn import rules as R
-from motet.nn.attention import make_plan, tiled
+from motet.nn.attention import flex, make_plan, tiled
 from motet.types import Layout
 
 MODALITIES = ("text", "image", "audio")
@@ -129,3 +129,15 @@ def test_rules_print_as_they_are_written():
     assert str(rule) == "(same_sample & (own_modality | across('text', 'image')) & ~causal)"
     assert R.everything & R.same_sample == R.same_sample
     assert (R.everything | R.same_sample) == R.everything
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("name", RULES)
+def test_flex_equals_the_reference_forward_where_there_is_no_gpu(name, monkeypatch):
+    """On the CPU FlexAttention has no backward; test_gpu.py has both, compiled."""
+    monkeypatch.setattr(flex, "_compiled", lambda: flex.flex_attention)
+    layout = random_layout(0, tokens=200)
+    q, k, v = (torch.randn(200, heads, 16) for heads in (4, 2, 2))
+    with torch.no_grad():
+        found, truth = (make_plan(RULES[name], layout, backend=b).attend(q, k, v) for b in ("flex", "reference"))
+    torch.testing.assert_close(found, truth, atol=5e-6, rtol=1e-5)

@@ -8,7 +8,8 @@ give one bit. So the same text serves the dense reference, the tiled CPU code an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +18,7 @@ from motet.errors import ConfigError
 from motet.types import Layout
 
 
-@dataclass(frozen=True, eq=False)
-class Tokens:
+class Tokens(NamedTuple):
     """Attributes of tokens (see `Layout`), all of one shape; `index` is the place in the packed batch."""
 
     index: Tensor
@@ -33,10 +33,11 @@ class Tokens:
     @staticmethod
     def of(layout: Layout) -> Tokens:
         index = torch.arange(layout.tokens, device=layout.device)
-        return Tokens(index, *(getattr(layout, f.name) for f in fields(Tokens)[1:]))
+        return Tokens(index, *(getattr(layout, name) for name in Tokens._fields[1:]))
 
-    def __getitem__(self, index: Tensor | tuple[Tensor | slice | None, ...]) -> Tokens:
-        return Tokens(*(getattr(self, f.name)[index] for f in fields(Tokens)))
+    def at(self, index: Tensor | slice | tuple[Tensor | slice | None, ...]) -> Tokens:
+        """Every attribute indexed so."""
+        return Tokens(*(attribute[index] for attribute in self))
 
 
 Test = Callable[[Tokens, Tokens], Tensor]

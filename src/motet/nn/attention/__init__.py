@@ -63,7 +63,7 @@ class AttentionPlan:
         sequences = Sequences.of(self.rule, layout)
         tokens, test = sequences.tokens(layout), self.rule.bind(layout)
         windows = sequences.windows(ROWS_AT_ONCE)
-        seen = sum(int(test(tokens[(rows, None)], tokens[(None, keys)]).sum()) for rows, keys in windows)
+        seen = sum(int(test(tokens.at((rows, None)), tokens.at((None, keys))).sum()) for rows, keys in windows)
         return seen / max(1, layout.tokens**2)
 
 
@@ -110,7 +110,7 @@ def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
     sequences = Sequences.of(rule, layout)
     tokens, test = sequences.tokens(layout), rule.bind(layout)
     found = [
-        ~test(tokens[(rows, None)], tokens[(None, keys)]).any(1)
+        ~test(tokens.at((rows, None)), tokens.at((None, keys))).any(1)
         for rows, keys in sequences.windows(ROWS_AT_ONCE)
     ]
     lonely = torch.cat(found)[sequences.inverse]
@@ -132,8 +132,8 @@ def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
 
 def _dense(rule: Rule, layout: Layout, rows: Tensor | None) -> Tensor:
     tokens = Tokens.of(layout)
-    queries = tokens if rows is None else tokens[rows]
-    return rule.bind(layout)(queries[:, None], tokens[None, :])
+    queries = tokens if rows is None else tokens.at(rows)
+    return rule.bind(layout)(queries.at((slice(None), None)), tokens.at((None, slice(None))))
 
 
 __all__ = ["AttentionPlan", "Backend", "make_plan"]

@@ -35,7 +35,7 @@ class Flex:
         tokens, test, total = sequences.tokens(layout), rule.bind(layout), layout.tokens
 
         def mask_mod(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return test(tokens[q], tokens[k])
+            return test(tokens.at(q), tokens.at(k))
 
         block_mask = create_block_mask(mask_mod, None, None, total, total, device=str(layout.device))
         return Flex(sequences.order, sequences.inverse, block_mask, sequences.in_place)
@@ -44,7 +44,7 @@ class Flex:
         if not self.in_place:
             q, k, v = (permute(t, self.order, self.inverse) for t in (q, k, v))
         run: Callable[..., Tensor] = flex_attention if torch.compiler.is_compiling() else _compiled()
-        q_, k_, v_ = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
+        q_, k_, v_ = (t.unsqueeze(0).transpose(1, 2) for t in (q, k, v))  # (1, H, T, K)
         out = run(q_, k_, v_, block_mask=self.block_mask, enable_gqa=True)
         heard = out.squeeze(0).transpose(0, 1)
         return heard if self.in_place else permute(heard, self.inverse, self.order)

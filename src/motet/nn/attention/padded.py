@@ -226,7 +226,7 @@ def _masks(
     parts = [torch.zeros(2, dtype=torch.bool, device=gather.device)]
     if rows:
         test = rest.bind(layout) if rest is not None else None
-        tokens, at = Tokens.of(layout)[gather] if test else None, 0
+        tokens, at = Tokens.of(layout).at(gather) if test else None, 0
         here = []
         for n, length in shapes:
             part = slice(at, at + n * length)
@@ -236,7 +236,7 @@ def _masks(
                 here.append(keys.flatten())
                 continue
             mine = torch.arange(part.start, part.stop, device=gather.device).view(n, length)
-            seen = test(tokens[mine[:, :, None]], tokens[mine[:, None, :]]) & keys
+            seen = test(tokens.at(mine[:, :, None]), tokens.at(mine[:, None, :])) & keys
             # A row of padding sees itself, so that its softmax stays finite; nobody reads it.
             itself = torch.eye(length, dtype=torch.bool, device=gather.device) & ~keys.transpose(1, 2)
             here.append((seen | itself).flatten())

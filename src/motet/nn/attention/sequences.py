@@ -75,7 +75,7 @@ class Sequences:
 
     def tokens(self, layout: Layout) -> Tokens:
         """Attributes in this order."""
-        return Tokens.of(layout)[self.order]
+        return Tokens.of(layout).at(self.order)
 
 
 def _sort(layout: Layout, key: Tensor, *, by_time: bool) -> Tensor:

@@ -45,7 +45,7 @@ class Tiled:
         for mine, there in sequences.windows(TILE):
             first, last = there.start // TILE, -(-there.stop // TILE)
             near = slice(first * TILE, min(total, last * TILE))
-            seen = test(tokens[(mine, None)], tokens[(None, near)])  # (rows, keys)
+            seen = test(tokens.at((mine, None)), tokens.at((None, near)))  # (rows, keys)
             rows = len(seen)
             seen = torch.nn.functional.pad(seen, (0, (last - first) * TILE - seen.shape[1], 0, TILE - rows))
             by_tile = seen.view(TILE, last - first, TILE).transpose(0, 1)  # (tiles, TILE, TILE)
