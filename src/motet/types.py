@@ -71,12 +71,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a table, ready for the model. A missing modality is not in `pieces`."""
+    """One row of a table, ready for the model. A missing modality is not in `pieces`.
+
+    targets: the index of a class, a number, or (C,) float32 of 0 and 1 for several labels at once.
+    """
 
     id: str
     pieces: Mapping[str, Piece]
-    targets: Mapping[str, float | int] = field(default_factory=dict)
+    targets: Mapping[str, float | int | np.ndarray] = field(default_factory=dict)
     group: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +189,11 @@ class TokenBatch:
     """A packed batch: no padding anywhere.
 
     values[m]: (counts[m],) int64 or (counts[m], size) float32, in the layout's order.
-    targets[t]: (B,) float32 for numbers (NaN: missing), int64 for classes (-100: missing).
+    targets[t]: (B,) float32 for numbers (NaN: missing), int64 for classes (-100: missing), (B, C)
+    float32 of 0 and 1 for several labels at once (a row of NaN: missing).
     group: (B,) int64; samples of one group are not negatives of each other.
     labels[m]: a tuple of token labels, in the layout's order, or absent.
+    weight: (B,) float32, how much each sample counts; None where all count the same.
     """
 
     layout: Layout
@@ -196,6 +202,7 @@ class TokenBatch:
     group: Tensor
     ids: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    weight: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
         def moved(tensor: Tensor) -> Tensor:
@@ -207,6 +214,7 @@ class TokenBatch:
             values={k: moved(v) for k, v in self.values.items()},
             targets={k: moved(v) for k, v in self.targets.items()},
             group=moved(self.group),
+            weight=None if self.weight is None else moved(self.weight),
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from motet.data.blob import Blob, handle
 from motet.data.container import Deadline, open_container, start_of
 from motet.data.media import broken, described, digest, half, open_media
 from motet.data.mel import HOP, RATE, log_mel
@@ -45,7 +46,7 @@ class AudioConfig:
             raise ConfigError("audio: heard_seconds must hold at least one token of `frames` x 10 ms.")
 
 
-def load_audio(path: Path, name: str = "", config: AudioConfig | None = None) -> np.ndarray | None:
+def load_audio(path: Path | Blob, name: str = "", config: AudioConfig | None = None) -> np.ndarray | None:
     """The whole sound, (n,) float32, mono, 16 kHz, n >= 1; None for a video without sound.
 
     Raises:
@@ -74,7 +75,7 @@ def load_audio(path: Path, name: str = "", config: AudioConfig | None = None) ->
     return wave
 
 
-def _check_wav(path: Path, name: str) -> None:
+def _check_wav(path: Path | Blob, name: str) -> None:
     """The data chunk must be as long as it says; libsndfile returns what is there without a word."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -96,7 +97,7 @@ def _check_wav(path: Path, name: str) -> None:
             at += 8 + length + length % 2
 
 
-def _check_ogg(path: Path, name: str) -> None:
+def _check_ogg(path: Path | Blob, name: str) -> None:
     """The last page must be whole and marked as the last."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -161,10 +162,10 @@ class _Mono:
         return np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
 
 
-def _by_soundfile(path: Path, name: str, config: AudioConfig) -> np.ndarray | None:
+def _by_soundfile(path: Path | Blob, name: str, config: AudioConfig) -> np.ndarray | None:
     mono = _Mono(name, config)
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(handle(path)) as file:
             announced = file.frames
             mono.start(file.samplerate)
             if announced < 2**62:  # libsndfile's "unknown" is the largest integer
@@ -188,7 +189,7 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         yield block
 
 
-def _by_av(path: Path, name: str, config: AudioConfig) -> np.ndarray | None:
+def _by_av(path: Path | Blob, name: str, config: AudioConfig) -> np.ndarray | None:
     """Any other container. The sound starts where the container's clock does, with silence if late."""
     with open_container(path, name, seconds=config.wall_seconds) as container:
         if not container.streams.audio:

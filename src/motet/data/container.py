@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 
+from motet.data.blob import Blob, handle
 from motet.data.media import broken
 from motet.errors import DataError
 
@@ -36,8 +37,8 @@ class Deadline:
 
 
 @contextmanager
-def open_container(path: Path, name: str, *, seconds: float = 60.0) -> Iterator[Any]:
-    """An `av` input container over a resolved local path; `seconds` bounds opening and each read.
+def open_container(path: Path | Blob, name: str, *, seconds: float = 60.0) -> Iterator[Any]:
+    """An `av` input container over a local file or bytes; `seconds` bounds opening and each read.
 
     Raises:
         DataError: not an allowed container, shorter than it says, or damaged.
@@ -46,7 +47,7 @@ def open_container(path: Path, name: str, *, seconds: float = 60.0) -> Iterator[
         _check_whole(path, name)
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
         with av.open(
-            str(path.resolve()), options=options, metadata_errors="replace", timeout=(seconds, seconds)
+            handle(path), options=options, metadata_errors="replace", timeout=(seconds, seconds)
         ) as container:
             yield container
     except DataError:
@@ -57,7 +58,7 @@ def open_container(path: Path, name: str, *, seconds: float = 60.0) -> Iterator[
         raise broken(name, "damaged", f"not a readable sound or video file ({why})") from None
 
 
-def _check_whole(path: Path, name: str) -> None:
+def _check_whole(path: Path | Blob, name: str) -> None:
     """Refuse a file that ends before its own headers say: decoders return the rest without a word."""
     size = path.stat().st_size
     if size == 0:

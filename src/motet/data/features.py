@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from motet.data.blob import Blob
 from motet.data.media import broken, described, digest, open_media
 from motet.errors import ConfigError, DataError
 from motet.types import Kind, ModalitySpec, Piece
@@ -51,20 +53,36 @@ def read_features(cell: Any, root: Path) -> np.ndarray | None:
     return values if len(values) else None
 
 
-def _read_npy(path: Path, name: str) -> np.ndarray:
+def _read_npy(path: Path | Blob, name: str) -> np.ndarray:
     try:
         with path.open("rb") as file:
             head = file.read(6)
         if head != b"\x93NUMPY":
             raise broken(name, "not npy", "not an .npy file; pickles and archives are not read")
-        # mapped, so that a header that lies about its shape allocates nothing
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = _npy_in_memory(path) if isinstance(path, Blob) else _npy_mapped(path)
     except (ValueError, OSError, EOFError, SyntaxError, OverflowError) as error:
         raise broken(name, "damaged", f"the .npy file cannot be read: {str(error).splitlines()[0]}") from None
     if values.dtype.kind not in "fiu":
         raise broken(name, "not numbers", f"expected real numbers, found {values.dtype}")
     with np.errstate(over="ignore"):
         return np.array(values, np.float32)
+
+
+def _npy_mapped(path: Path) -> np.ndarray:
+    # mapped, so that a header that lies about its shape allocates nothing
+    return cast(np.ndarray, np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _npy_in_memory(blob: Blob) -> np.ndarray:
+    """The array over the blob's own bytes, for the same reason."""
+    file = blob.open()
+    major, _ = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays are not read")
+    values = np.frombuffer(file.getbuffer(), dtype, math.prod(shape), file.tell())
+    return values.reshape(shape, order="F" if fortran else "C")
 
 
 class FeaturesProcessor:

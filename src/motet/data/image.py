@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from motet.data.blob import Blob
 from motet.data.media import broken, described, digest, half, open_media, read_bytes
 from motet.errors import ConfigError, DataError
 from motet.types import Encoder, Kind, ModalitySpec, Piece
@@ -45,7 +46,7 @@ class ImageConfig:
 
 
 def load_image(
-    path: Path, name: str = "", *, max_pixels: int = 50_000_000, max_bytes: int = 2**28
+    path: Path | Blob, name: str = "", *, max_pixels: int = 50_000_000, max_bytes: int = 2**28
 ) -> Image.Image:
     """The picture as it should be seen: upright, RGB, transparency on white, first frame of many.
 

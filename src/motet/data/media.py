@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from motet.config import to_dict
+from motet.data.blob import Blob
 from motet.data.paths import resolve_media
 from motet.errors import DataError, MismatchError
 from motet.types import Encoder
@@ -23,14 +24,16 @@ def broken(name: str, rule: str, why: str) -> DataError:
     return DataError(f"{name!r}: {why}.", rule=rule)
 
 
-def open_media(cell: Any, root: Path) -> Path | None:
-    """The file that `cell` names under `root`; None for an empty cell.
+def open_media(cell: Any, root: Path) -> Path | Blob | None:
+    """The file that `cell` names under `root`, or the bytes that it holds; None for an empty cell.
 
     Raises:
         DataError: not a path, outside `root`, missing, not a regular file, a URL.
     """
     if cell is None or cell == "":
         return None
+    if isinstance(cell, Blob):
+        return cell
     if not isinstance(cell, str | Path):
         raise broken(
             str(cell)[:80], "not a path", f"expected the path of a file, found {type(cell).__name__}"
@@ -38,7 +41,7 @@ def open_media(cell: Any, root: Path) -> Path | None:
     return resolve_media(str(cell), root, "path")
 
 
-def read_bytes(path: Path, name: str, limit: int) -> bytes:
+def read_bytes(path: Path | Blob, name: str, limit: int) -> bytes:
     """The whole file, unless it is empty or larger than `limit` bytes."""
     try:
         size = path.stat().st_size

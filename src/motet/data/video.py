@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from motet.data.blob import Blob
 from motet.data.container import Deadline, open_container, start_of
 from motet.data.image import encode_pictures, grid_places, square
 from motet.data.media import broken, described, digest, open_media
@@ -51,7 +52,7 @@ class Clip:
 
 
 def load_video(
-    path: Path, name: str = "", config: VideoConfig | None = None, *, size: int = 0
+    path: Path | Blob, name: str = "", config: VideoConfig | None = None, *, size: int = 0
 ) -> Clip | None:
     """The frames on display at times 0, s, 2s, ...; None for a file that has sound only.
 
