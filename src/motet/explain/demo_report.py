@@ -16,6 +16,18 @@ from motet.explain.item import Explained
 from motet.explain.style import Section, page
 
 SHOWN = 6  # pictures found per query
+MODEL = (
+    "Every modality has its own transformer weights; all of them listen to each other through one attention."
+)
+RETRIEVAL = (
+    "How often the right answer is among the first 1, 5 or 10, for rows that the model has never seen. "
+    "The bar is R@10, the tick on it what chance would give."
+)
+SUBSETS = "The same model, asked with only some of its modalities. A filled dot: the modality was there."
+LOOKED = (
+    "Rows that the model has never seen. Attention shows where it looked, not why it answered: "
+    "the deletion test beside each says how far to believe the view."
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class DemoReport:
     parts: rows per part ("train", "val", "test"). modalities: {"name", "kind", "pretrained", "note"}
     each, in the model's order; a note such as "synthesised" is repeated wherever the modality is
     shown. parameters: how many per modality and "shared". seconds: stage -> seconds. history: the
-    rows of metrics.jsonl; metrics: metrics.json, as `evaluate` gave it. commands: what to try next.
+    rows of metrics.jsonl; metrics: metrics.json, as `evaluate` gave it. gallery: how many pictures
+    the queries searched. commands: what to try next.
     """
 
     title: str
@@ -65,209 +78,203 @@ class DemoReport:
     commands: Sequence[str] = ()
     credits: str = ""
 
+    def pairs(self) -> list[Mapping[str, Any]]:
+        """Directions of retrieval that were measured, best first."""
+        measured = [pair for pair in self.metrics.get("retrieval", []) if pair.get("n")]
+        return sorted(measured, key=lambda pair: -pair["R@10"])
+
+    def tasks(self) -> dict[str, Mapping[str, Any]]:
+        """Tasks that had rows to be measured on."""
+        return {name: task for name, task in self.metrics.get("tasks", {}).items() if task.get("n")}
+
 
 def demo_report(data: DemoReport) -> str:
     """One self-contained HTML page."""
-    tasks = {name: task for name, task in data.metrics.get("tasks", {}).items() if task.get("n")}
+    tasks = data.tasks()
+    searched = f"{data.gallery:,} pictures" if data.gallery else "the pictures"
+    asked = f"Queries for rows that the model has never seen, against {searched}. The right one is outlined."
     sections = [
-        Section("What was trained", _trained(data)),
-        *([Section("Learning", _learning(data))] if _curves(data) else []),
-        *([Section("Finding things", _retrieval(data), _retrieval_lead(data))] if data.metrics.get("retrieval") else []),
-        *([Section("Searches", _queries(data), _queries_lead(data))] if data.queries else []),
-        *(Section(name.capitalize(), _task(task), _task_lead(task)) for name, task in tasks.items()),
-        *([Section("Missing modalities", _subsets(data, tasks), _SUBSETS)] if tasks else []),
-        *([Section("Where it looked", _items(data), _LOOKED)] if data.items else []),
-        *([Section("Try next", f"<pre>{escape(chr(10).join(data.commands))}</pre>")] if data.commands else []),
+        Section("What was trained", _trained(data), MODEL),
+        Section("Learning", _learning(data.history)),
+        Section("Finding things", _retrieval(data), RETRIEVAL),
+        Section("Searches", "".join(map(_query, data.queries)), asked),
+        *(Section(name.capitalize(), _task(task), _lead(task)) for name, task in tasks.items()),
+        Section("Missing modalities", "".join(_subsets(data, *task) for task in tasks.items()), SUBSETS),
+        Section("Where it looked", "".join(map(_item, data.items)), LOOKED),
+        Section("Try next", f"<pre>{escape(chr(10).join(data.commands))}</pre>" if data.commands else ""),
     ]
-    return page(data.title, sections, lead=data.about, head=_facts(data), foot=data.credits)
-
-
-_SUBSETS = (
-    "The same model, asked with only some of its modalities. A filled dot means that the modality was there."
-)
-_LOOKED = (
-    "Rows of the test part. Attention shows where the model looked, not why it answered: "
-    "the deletion test under each says how far to believe the view."
-)
+    there = [section for section in sections if section.body]
+    return page(data.title, there, lead=data.about, head=_facts(data), foot=data.credits)
 
 
 def _facts(data: DemoReport) -> str:
-    best = max((pair for pair in data.metrics.get("retrieval", []) if pair.get("n")), key=lambda p: p["R@10"], default=None)
-    facts = [(f"{sum(data.parts.values()):,}", "rows", ", ".join(f"{n:,} {part}" for part, n in data.parts.items()))]
-    facts.append((f"{sum(data.parameters.values()) / 1e6:.1f} M", "trained parameters", f"{len(data.modalities)} modalities"))
-    if best:
-        facts.append((_percent(best["R@10"]), f"{best['query']} to {best['answer']}, R@10", f"chance {_percent(best['chance_R@10'])}"))
-    for name, task in data.metrics.get("tasks", {}).items():
-        if task.get("n") and task["kind"] == "classes":
-            base = task["baseline"]["macro_f1"]
-            facts.append((f"{task['full']['macro_f1']:.2f}", f"{name}, macro-F1", f"always the majority: {base:.2f}"))
+    parts = ", ".join(f"{n:,} {part}" for part, n in data.parts.items())
+    facts = [
+        (f"{sum(data.parts.values()):,}", "rows", parts),
+        (f"{sum(data.parameters.values()) / 1e6:.1f} M", "parameters", f"{len(data.modalities)} modalities"),
+    ]
+    for best in data.pairs()[:1]:
+        chance = f"chance {draw.percent(best['chance_R@10'])}"
+        facts.append((draw.percent(best["R@10"]), f"{best['query']} to {best['answer']}, R@10", chance))
+    for name, task in data.tasks().items():
+        if task["kind"] == "classes":
+            majority = f"majority class {task['baseline']['macro_f1']:.2f}"
+            facts.append((f"{task['full']['macro_f1']:.2f}", f"{name}, macro-F1", majority))
     facts.append((f"{sum(data.seconds.values()):.0f} s", "in all", "on this machine"))
-    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>" for value, name, more in facts)
-    return f'<dl class="facts">{rows}</dl>'
+    boxes = "".join(
+        f'<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd class="more">{escape(more)}</dd></div>'
+        for value, name, more in facts
+    )
+    return f'<dl class="facts">{boxes}</dl>'
 
 
 def _trained(data: DemoReport) -> str:
     most = max(data.parameters.values(), default=1) or 1
+    shared = {"name": "shared", "pretrained": "fusion and heads"}
     rows = []
-    for i, modality in enumerate(data.modalities):
+    for i, modality in enumerate([*data.modalities, shared]):
+        colour = 5 if modality is shared else i
         count = data.parameters.get(modality["name"], 0)
-        start = modality.get("pretrained") or "from scratch"
-        note = f" <span class=note>({escape(modality['note'])})</span>" if modality.get("note") else ""
+        note = f' <span class="note">({escape(modality["note"])})</span>' if modality.get("note") else ""
+        start = f"<td>{escape(modality.get('pretrained') or 'from scratch')}</td>"
+        size = draw.bar_cell(count / most, colour=_colour(colour), extra=True)
         rows.append(
-            f"<tr><th scope=row>{_dot(i)}{escape(modality['name'])}{note}</th><td>{escape(str(start))}</td>"
-            f"<td class=wide>{draw.bar(count / most, colour=_colour(i))}</td><td class=n>{count:,}</td></tr>"
+            draw.row(_dot(colour) + escape(modality["name"]) + note, start, size, draw.number(f"{count:,}"))
         )
-    shared = data.parameters.get("shared", 0)
-    rows.append(
-        f"<tr><th scope=row>{_dot(5)}shared</th><td>fusion and heads</td>"
-        f"<td class=wide>{draw.bar(shared / most, colour=_colour(5))}</td><td class=n>{shared:,}</td></tr>"
-    )
-    head = "<thead><tr><th scope=col>modality</th><th scope=col>starts from</th><th></th><th scope=col class=n>parameters</th></tr></thead>"
-    models = draw.scroll(f"{head}<tbody>{''.join(rows)}</tbody>", "Parameters per modality")
-    stages = draw.table(["stage", "seconds"], [[stage, round(seconds, 1)] for stage, seconds in data.seconds.items()])
+    sizes = draw.rows_table("Parameters", ("modality", "starts from", "", ">parameters"), rows)
+    longest = max(data.seconds.values(), default=1.0) or 1.0
+    stages = [(stage, seconds / longest, f"{seconds:.1f} s") for stage, seconds in data.seconds.items()]
     return (
-        "<p>Every modality has its own transformer weights; all of them listen to each other through one "
-        f'attention.</p><div class="columns"><div>{models}</div><div>{stages}</div></div>'
+        f'<div class="columns first"><div>{sizes}</div><div>{draw.bars(stages, caption="time")}</div></div>'
     )
 
 
-def _curves(data: DemoReport) -> list[draw.Line]:
-    epochs = [row for row in data.history if row.get("kind") == "epoch"]
+def _learning(history: Sequence[Mapping[str, Any]]) -> str:
+    epochs = [row for row in history if row.get("kind") == "epoch"]
     lines = []
-    for key, name in (("val", "unseen rows"), ("train", "training rows")):
+    for key, name in (("val", "validation"), ("train", "training")):
         points = [(row["epoch"], row[key]["loss"]) for row in epochs if "loss" in row.get(key, {})]
         if len(points) > 1:
             lines.append(draw.Line(name, [x for x, _ in points], [y for _, y in points]))
-    return lines
-
-
-def _learning(data: DemoReport) -> str:
-    lines = _curves(data)
-    epochs = [row for row in data.history if row.get("kind") == "epoch"]
-    best = next((row["epoch"] for row in epochs if row.get("step") == epochs[-1].get("best_step")), None)
-    mark = None if best is None else (float(best), "kept")
+    if not lines:
+        return ""
+    kept = next((row["epoch"] for row in epochs if row["step"] == epochs[-1].get("best_step")), None)
+    mark = None if kept is None else (float(kept), "kept")
     picture = draw.line_chart(lines, title="Loss by epoch", x_name="epoch", y_name="loss", mark=mark)
-    columns = {line.name: dict(zip(line.x, line.y, strict=True)) for line in lines}
-    xs = sorted({x for line in lines for x in line.x})
-    rows = [[str(x), *(float(column.get(x, float("nan"))) for column in columns.values())] for x in xs]
-    caption = "Mean loss of an epoch. The weights that were kept are those that did best on unseen rows of the validation part."
-    return draw.figure(picture, caption, draw.table(["epoch", *columns], rows))
-
-
-def _retrieval_lead(data: DemoReport) -> str:
-    return (
-        "How often the right answer is among the first 1, 5 or 10, for concepts that the model has never seen. "
-        "The tick on a bar is what chance would give."
+    columns = [dict(zip(line.x, line.y, strict=True)) for line in lines]
+    rows: list[list[str | int | float]] = [
+        [str(x), *(float(column.get(x, np.nan)) for column in columns)] for x in sorted(set().union(*columns))
+    ]
+    caption = (
+        "Mean loss of an epoch. The weights that were kept are those that did best on the validation rows."
     )
+    return draw.figure(picture, caption, draw.table(["epoch", *(line.name for line in lines)], rows))
 
 
 def _retrieval(data: DemoReport) -> str:
-    rows = []
-    for pair in sorted((p for p in data.metrics["retrieval"] if p.get("n")), key=lambda p: -p["R@10"]):
-        cells = "".join(f"<td class=n>{_percent(pair[key])}</td>" for key in ("R@1", "R@5", "R@10"))
-        rows.append(
-            f"<tr><th scope=row>{escape(pair['query'])} \u2192 {escape(pair['answer'])}</th>{cells}"
-            f"<td class=wide>{draw.bar(pair['R@10'], reference=pair['chance_R@10'])}</td>"
-            f"<td class=n>{_percent(pair['chance_R@10'])}</td><td class=n>{pair['median_rank']:g}</td>"
-            f"<td class=n>{pair['gallery']:,}</td></tr>"
+    rows = [
+        draw.row(
+            f'<span class="arrow">{escape(pair["query"])} \u2192 {escape(pair["answer"])}</span>',
+            draw.number(draw.percent(pair["R@1"])),
+            draw.number(draw.percent(pair["R@5"]), extra=True),
+            draw.number(draw.percent(pair["R@10"])),
+            draw.bar_cell(pair["R@10"], reference=pair["chance_R@10"], extra=True),
+            draw.number(draw.percent(pair["chance_R@10"])),
+            draw.number(f"{pair['median_rank']:g}"),
+            draw.number(f"{pair['gallery']:,}", extra=True),
         )
-    names = ("direction", "R@1", "R@5", "R@10", "R@10", "chance", "median rank", "of")
-    head = "".join(
-        f'<th scope=col{"" if i in (0, 4) else " class=n"}>{"" if i == 4 else name}</th>' for i, name in enumerate(names)
-    )
+        for pair in data.pairs()
+    ]
+    if not rows:
+        return ""
+    head = ("direction", ">R@1", "+R@5", ">R@10", "", ">chance", ">median rank", "+of")
     notes = [f"{m['name']} is {m['note']}" for m in data.modalities if m.get("note")]
-    note = f"<p class=note>{escape('; '.join(notes).capitalize())}.</p>" if notes else ""
-    return draw.scroll(f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>", "Retrieval beside chance") + note
+    note = f'<p class="note">{escape("; ".join(notes).capitalize())}.</p>' if notes else ""
+    return draw.rows_table("Retrieval beside chance", head, rows) + note
 
 
-def _queries_lead(data: DemoReport) -> str:
-    return f"Queries for concepts that the model has never seen, against {data.gallery:,} pictures. The right one is outlined."
+def _query(query: Query) -> str:
+    how = "synthesised speech" if query.sound else "typed"
+    rank = f", the right one at place {query.rank:,}" if query.rank else ""
+    player = show.player(query.sound, f"{query.text}, {how}") if query.sound else ""
+    hits = "".join(map(_hit, query.found[:SHOWN]))
+    asked = f'<h3>\u201c{escape(query.text)}\u201d</h3><p class="note">{how}{rank}</p>{player}'
+    return f'<div class="query"><div>{asked}</div><ol class="hits">{hits}</ol></div>'
 
 
-def _queries(data: DemoReport) -> str:
-    blocks = []
-    for query in data.queries:
-        how = "synthesised speech" if query.sound else "typed"
-        rank = f", right picture at place {query.rank:,}" if query.rank else ""
-        sound = show.player(query.sound, f"{query.text}, {how}") if query.sound else ""
-        hits = "".join(
-            f"<li{' class=right' if hit.right else ''}><img src=\"{show.picture_uri(hit.picture, side=144)}\" "
-            f'alt="{escape(hit.caption)}" loading="lazy"><span>{escape(hit.caption)}</span>{"<b>right</b>" if hit.right else ""}</li>'
-            for hit in query.found[:SHOWN]
-        )
-        blocks.append(
-            f'<div class="query"><div><h3>\u201c{escape(query.text)}\u201d</h3><p class="note">{how}{rank}</p>{sound}</div>'
-            f'<ol class="hits">{hits}</ol></div>'
-        )
-    return f'<div class="queries">{"".join(blocks)}</div>'
+def _hit(hit: Found) -> str:
+    caption, uri = escape(hit.caption), show.picture_uri(hit.picture, side=144)
+    right = "<b>right</b>" if hit.right else ""
+    kind = ' class="right"' if hit.right else ""
+    return f'<li{kind}><img src="{uri}" alt="{caption}"><span>{caption}</span>{right}</li>'
 
 
-def _task_lead(task: Mapping[str, Any]) -> str:
-    return f"{task['n']:,} rows of the test part, with everything the model can be given."
+def _lead(task: Mapping[str, Any]) -> str:
+    return f"{task['n']:,} rows that the model has never seen, with everything it can be given."
 
 
 def _task(task: Mapping[str, Any]) -> str:
     full, base = task["full"], task["baseline"]
     if task["kind"] != "classes":
-        keys = [key for key in ("mae", "rmse", "pearson") if full.get(key) is not None]
-        rows = [[key, float(full[key]), base.get(key) if base.get(key) is None else float(base[key])] for key in keys]
-        return draw.table(["", "model", "always the median"], [[k, v, "-" if b is None else b] for k, v, b in rows])
-    compared = []
-    for key, name in (("accuracy", "accuracy"), ("macro_f1", "macro-F1"), ("weighted_f1", "weighted F1")):
-        compared.append(
-            f"<tr><th scope=row>{name}</th><td class=wide>{draw.bar(full[key], reference=base[key])}</td>"
-            f"<td class=n>{full[key]:.3f}</td><td class=n>{base[key]:.3f}</td></tr>"
+        names = {"mae": "mean absolute error", "rmse": "root mean squared error", "pearson": "Pearson"}
+        rows = [
+            draw.row(names[key], draw.number(_plain(full.get(key))), draw.number(_plain(base.get(key))))
+            for key in names
+        ]
+        return draw.rows_table("Beside the median", ("", ">model", ">always the median"), rows)
+    names = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
+    rows = [
+        draw.row(
+            name,
+            draw.bar_cell(full[key], reference=base[key], extra=True),
+            draw.number(_plain(full[key])),
+            draw.number(_plain(base[key])),
         )
-    head = "<thead><tr><th></th><th></th><th scope=col class=n>model</th><th scope=col class=n>majority</th></tr></thead>"
+        for key, name in names.items()
+    ]
+    scores = draw.rows_table("Beside the majority class", ("measure", "", ">model", ">majority"), rows)
     counts, classes = np.array(full["confusion"]), list(task["classes"])
-    numbers = draw.table(["true", *classes], [[c, *map(int, counts[i])] for i, c in enumerate(classes)])
-    picture = draw.figure(
-        draw.confusion(counts, classes, title="Confusion of true and predicted classes"),
-        "Counts; the colour is the share of the true class.",
-        numbers,
+    behind: list[list[str | int | float]] = [[c, *counts[i].tolist()] for i, c in enumerate(classes)]
+    numbers = draw.table(["true", *classes], behind)
+    picture = draw.confusion(counts, classes, title="Confusion of true and predicted classes")
+    note = f"The tick is what always answering \u201c{base['label']}\u201d would score."
+    shown = draw.figure(picture, "Counts; the colour is the share of the true class.", numbers)
+    return (
+        f'<div class="columns"><div>{scores}<p class="note">{escape(note)}</p></div><div>{shown}</div></div>'
     )
-    note = f"<p class=note>The tick is what always answering \u201c{escape(str(base['label']))}\u201d would score.</p>"
-    left = draw.scroll(f"{head}<tbody>{''.join(compared)}</tbody>", "Beside the majority class") + note
-    return f'<div class="columns"><div>{left}</div><div>{picture}</div></div>'
 
 
-def _subsets(data: DemoReport, tasks: Mapping[str, Mapping[str, Any]]) -> str:
+def _plain(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:.3f}"
+
+
+def _subsets(data: DemoReport, name: str, task: Mapping[str, Any]) -> str:
     names = [modality["name"] for modality in data.modalities]
-    blocks = []
-    for task_name, task in tasks.items():
-        key, label = ("macro_f1", "macro-F1") if task["kind"] == "classes" else ("mae", "mean absolute error")
-        base = float(task["baseline"].get(key, 0.0))
-        rows = []
-        for subset in task["subsets"]:
-            if not subset.get("n"):
-                continue
-            dots = "".join(_dot(i, on=name in subset["modalities"]) for i, name in enumerate(names))
-            drawn = draw.bar(subset[key], reference=base) if key == "macro_f1" else ""
-            top = " class=top" if len(subset["modalities"]) == len(names) else ""
-            rows.append(
-                f'<tr{top}><td class="dots">{dots}</td><th scope=row>{escape(" + ".join(subset["modalities"]))}</th>'
-                f"<td class=wide>{drawn}</td><td class=n>{subset[key]:.3f}</td><td class=n>{subset['n']:,}</td></tr>"
-            )
-        head = f"<thead><tr><th></th><th scope=col>{escape(task_name)}</th><th></th><th scope=col class=n>{label}</th><th scope=col class=n>rows</th></tr></thead>"
-        says = "".join(f"<li>{escape(helps['sentence'])}</li>" for helps in task.get("helps", []))
-        blocks.append(draw.scroll(f"{head}<tbody>{''.join(rows)}</tbody>", f"{task_name} by modalities"))
-        blocks.append(f'<ul class="note">{says}</ul>' if says else "")
-    return "".join(blocks)
+    key, measure = ("macro_f1", "macro-F1") if task["kind"] == "classes" else ("mae", "mean absolute error")
+    base = task["baseline"].get(key)
+    rows = []
+    for subset in task["subsets"]:
+        if not subset.get("n"):
+            continue
+        there = subset["modalities"]
+        dots = "".join(_dot(i, on=m in there) for i, m in enumerate(names))
+        drawn = draw.bar_cell(subset[key], reference=base, extra=True) if key == "macro_f1" else "<td></td>"
+        score, count = draw.number(_plain(subset[key])), draw.number(f"{subset['n']:,}")
+        label = f'<span class="dots">{dots}</span>{escape(" + ".join(there))}'
+        rows.append(draw.row(label, drawn, score, count, kind="top" if len(there) == len(names) else ""))
+    helps = "".join(f"<li>{escape(said['sentence'])}</li>" for said in task.get("helps", []))
+    return draw.rows_table(f"{name} by modalities", (name, "", f">{measure}", ">rows"), rows) + (
+        f'<ul class="note">{helps}</ul>' if helps else ""
+    )
 
 
-def _items(data: DemoReport) -> str:
-    blocks = []
-    for item in data.items:
-        left = report.input_html(item) + report.answer_html(item)
-        blocks.append(
-            f'<div class="item"><h3>{escape(item.title)}</h3><div class="columns"><div>{left}</div>'
-            f"<div>{report.matrix_html(item)}</div></div>{report.pictures_html(item)}{report.reached_html(item)}</div>"
-        )
-    return "".join(blocks)
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}".replace("%", "\u202f%") if share < 0.1 else f"{share:.0%}".replace("%", "\u202f%")
+def _item(item: Explained) -> str:
+    left = report.input_html(item) + report.answer_html(item)
+    top = f'<div class="columns"><div>{left}</div><div>{report.matrix_html(item)}</div></div>'
+    pictures = report.pictures_html(item)
+    words = f"<h3>Each word over the picture</h3>{pictures}" if pictures else ""
+    reached = f"<h3>What reached the answer</h3>{report.reached_html(item)}"
+    return f'<div class="item"><h3>{escape(item.title)}</h3>{top}{words}{reached}</div>'
 
 
 def _colour(i: int) -> str:
@@ -275,4 +282,5 @@ def _colour(i: int) -> str:
 
 
 def _dot(i: int, *, on: bool = True) -> str:
-    return f'<span class="dot{"" if on else " off"}" style="--c:{_colour(i)}" aria-hidden="true"></span>'
+    kind = "dot" if on else "dot off"
+    return f'<span class="{kind}" style="--c:{_colour(i)}" aria-hidden="true"></span>'

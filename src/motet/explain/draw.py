@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,37 +28,35 @@ class Line:
     y: Sequence[float]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "", first: bool = True) -> str:
-    """Numbers are right-aligned; with `first`, the first cell of a row is its heading."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str | int | float]], *, first: bool = True) -> str:
+    """Plain numbers and texts; with `first`, the first cell of a row is its heading."""
 
-    def cell(value: object, column: int) -> str:
-        tag = "th scope=row" if first and column == 0 else "td"
-        kind = ' class="n"' if isinstance(value, int | float) else ""
-        return f"<{tag}{kind}>{text_of(value)}</{tag.split()[0]}>"
+    def cell(value: str | int | float, column: int) -> str:
+        if first and column == 0:
+            return f'<th scope="row">{text_of(value)}</th>'
+        return f"<td>{text_of(value)}</td>" if isinstance(value, str) else number(text_of(value))
 
-    numeric = [bool(rows) and isinstance(rows[0][i], int | float) for i in range(len(head))]
-    header = "".join(
-        f'<th scope=col{" class=n" if is_number else ""}>{escape(name)}</th>'
-        for name, is_number in zip(head, numeric, strict=True)
+    kinds = ["" if isinstance(value, str) else "n" for value in (rows[0] if rows else head)]
+    top = "".join(
+        f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True)
     )
-    lines = "".join(f"<tr>{''.join(cell(v, i) for i, v in enumerate(row))}</tr>" for row in rows)
-    return scroll(
-        (f"<caption>{escape(caption)}</caption>" if caption else "")
-        + f"<thead><tr>{header}</tr></thead><tbody>{lines}</tbody>",
-        caption or "Table",
-    )
+    lines = "".join(f"<tr>{''.join(cell(v, i) for i, v in enumerate(line))}</tr>" for line in rows)
+    return scroll(f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody>", "The numbers")
 
 
-def text_of(value: object) -> str:
+def text_of(value: str | int | float) -> str:
     """A cell's text, escaped: three decimals for numbers below ten, separators for large ones."""
     if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+        return (
+            f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+        )
     return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
 def scroll(inner_html: str, name: str) -> str:
     """A table that scrolls sideways by itself on a narrow page, also by keyboard."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table>{inner_html}</table></div>'
+    frame = f'class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"'
+    return f"<div {frame}><table>{inner_html}</table></div>"
 
 
 def figure(picture_html: str, caption: str, numbers_html: str = "") -> str:
@@ -67,10 +66,13 @@ def figure(picture_html: str, caption: str, numbers_html: str = "") -> str:
     return f"<figure>{picture_html}{note}{behind}</figure>"
 
 
-def svg(width: float, height: float, title: str, body: str, *, most: float | None = None, kind: str = "chart") -> str:
+def svg(
+    width: float, height: float, title: str, body: str, *, most: float | None = None, kind: str = "chart"
+) -> str:
     """`most`: the widest it is shown, in pixels (default: its own width)."""
     return (
-        f'<svg class="{kind}" viewBox="0 0 {width:g} {height:g}" style="max-width:{most or width:g}px" role="img">'
+        f'<svg class="{kind}" role="img" viewBox="0 0 {width:g} {height:g}" '
+        f'style="max-width:{most or width:g}px">'
         f"<title>{escape(title)}</title>{body}</svg>"
     )
 
@@ -91,9 +93,13 @@ def heat_map(
     left = min(180, 18 + 7.6 * max(map(len, rows), default=0))
     top = 46 if col_name else 26
     most = float(np.max(values)) or 1.0
-    parts = [f'<text class="soft middle" x="{left + wide * len(cols) / 2:g}" y="14">{escape(col_name)}</text>']
+    parts = [
+        f'<text class="soft middle" x="{left + wide * len(cols) / 2:g}" y="14">{escape(col_name)}</text>'
+    ]
     for j, name in enumerate(cols):
-        parts.append(f'<text class="middle" x="{left + (j + 0.5) * wide:g}" y="{top - 10}">{escape(name)}</text>')
+        parts.append(
+            f'<text class="middle" x="{left + (j + 0.5) * wide:g}" y="{top - 10}">{escape(name)}</text>'
+        )
     for i, name in enumerate(rows):
         y = top + i * high
         parts.append(f'<text class="end" x="{left - 12:g}" y="{y + high / 2 + 5:g}">{escape(name)}</text>')
@@ -116,7 +122,9 @@ def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str) -> str:
     ]
     for i, name in enumerate(classes):
         y = top + i * high
-        parts.append(f'<text class="middle" x="{left + (i + 0.5) * wide:g}" y="{top - 10}">{escape(name)}</text>')
+        parts.append(
+            f'<text class="middle" x="{left + (i + 0.5) * wide:g}" y="{top - 10}">{escape(name)}</text>'
+        )
         parts.append(f'<text class="end" x="{left - 12:g}" y="{y + high / 2 + 5:g}">{escape(name)}</text>')
         for j in range(len(classes)):
             parts.append(_cell(left + j * wide, y, wide, high, float(shares[i, j]), str(int(counts[i, j]))))
@@ -179,15 +187,18 @@ def line_chart(
     for i, line in enumerate(lines):
         points = "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
         parts.append(f'<path class="line s{i}" d="M{points}"/>')
-        parts.append(f'<text class="f{i}" x="{at_x(line.x[-1]) + 8:.1f}" y="{ends[i] + 4.5:.1f}">{escape(line.name)}</text>')
-    return svg(width, height, title, "".join(parts), most=680)
+        parts.append(
+            f'<text class="f{i}" x="{at_x(line.x[-1]) + 8:.1f}" y="{ends[i] + 4.5:.1f}">'
+            f"{escape(line.name)}</text>"
+        )
+    return svg(width, height, title, "".join(parts), most=680, kind="chart wide")
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:
     """Places moved down as little as needed so that no two are nearer than `gap`."""
     out = list(places)
     order = sorted(range(len(out)), key=lambda i: out[i])
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         out[after] = max(out[after], out[before] + gap)
     return out
 
@@ -210,13 +221,48 @@ def bar(value: float, *, reference: float | None = None, colour: str = "") -> st
     return f'<span class="bar ref" aria-hidden="true" style="{style};--r:{min(1.0, reference):.4f}"></span>'
 
 
-def bars(rows: Sequence[tuple[str, float]], *, caption: str, colours: Sequence[str] = (), percent: bool = True) -> str:
-    """Named values of 0..1 as horizontal bars, with their numbers; the first is set in bold."""
-    lines = []
-    for i, (name, value) in enumerate(rows):
-        colour = colours[i] if i < len(colours) else ""
-        number = f"{value:.0%}".replace("%", "\u202f%") if percent else f"{value:.3f}"
-        lines.append(
-            f"<tr><th scope=row>{escape(name)}</th><td class=wide>{bar(value, colour=colour)}</td><td class=n>{number}</td></tr>"
-        )
-    return scroll(f"<caption>{escape(caption)}</caption><tbody>{''.join(lines)}</tbody>", caption)
+def row(name_html: str, *cells_html: str, kind: str = "") -> str:
+    """One row of a table, from its heading and from cells as `number` and `bar_cell` make them."""
+    return f'<tr class="{kind}"><th scope="row">{name_html}</th>{"".join(cells_html)}</tr>'
+
+
+def number(text: str, *, extra: bool = False) -> str:
+    """A cell with a number; `extra`: left out on narrow pages."""
+    return f'<td class="n{" extra" if extra else ""}">{escape(text)}</td>'
+
+
+def bar_cell(value: float, *, reference: float | None = None, colour: str = "", extra: bool = False) -> str:
+    """A cell with a bar; `extra`: left out on narrow pages, where its number must do."""
+    return (
+        f'<td class="wide{" extra" if extra else ""}">{bar(value, reference=reference, colour=colour)}</td>'
+    )
+
+
+def rows_table(name: str, head: Sequence[str], rows: Sequence[str], *, caption: bool = False) -> str:
+    """A table of ready rows.
+
+    In `head`, ">name" is over numbers, "+name" over numbers that narrow pages leave out, "" over bars.
+    """
+
+    def heading(text: str) -> str:
+        kind = {"": "extra", ">": "n", "+": "n extra"}.get(text[:1], "")
+        return f'<th scope="col" class="{kind}">{escape(text.lstrip(">+"))}</th>'
+
+    top = f"<thead><tr>{''.join(map(heading, head))}</tr></thead>" if head else ""
+    title = f"<caption>{escape(name)}</caption>" if caption else ""
+    return scroll(f"{title}{top}<tbody>{''.join(rows)}</tbody>", name)
+
+
+def bars(rows: Sequence[tuple[str, float, str]], *, caption: str, colours: Sequence[str] = ()) -> str:
+    """Name, value of 0..1 as a horizontal bar, and the value as text, line by line."""
+    hues = [*colours, *[""] * (len(rows) - len(colours))]
+    lines = [
+        row(escape(name), bar_cell(value, colour=hue), number(text))
+        for (name, value, text), hue in zip(rows, hues, strict=True)
+    ]
+    return rows_table(caption, (), lines, caption=True)
+
+
+def percent(share: float) -> str:
+    """A share as text, with one decimal below a tenth."""
+    return (f"{share:.1%}" if 0 < share < 0.0995 else f"{share:.0%}").replace("%", "\u202f%")

@@ -7,12 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from motet.explain.capture import Capture, Score, capture
 from motet.explain.faithfulness import DeletionTest, deletion_test
 from motet.explain.rollout import Importance, gradient_rollout, rollout
-from motet.explain.views import ModalityMatrix, TokenAttention, by_word, modality_matrix, token_attention
+from motet.explain.views import (
+    ModalityMatrix,
+    TokenAttention,
+    by_word,
+    modality_matrix,
+    token_attention,
+    word_spans,
+)
 from motet.model import Motet, TaskSpec
 from motet.types import Kind, Output, TokenBatch
 
@@ -44,8 +52,16 @@ class Explained:
     plain: Importance
     importance: Importance
     deletion: DeletionTest | None
+    captured: Capture = field(repr=False)
     truth: str = ""
-    captured: Capture | None = field(default=None, repr=False)
+
+    def weighed_words(self, text: str) -> tuple[tuple[str, ...], np.ndarray]:
+        """The words of one text modality and how much of it reached the answer through each."""
+        name = np.array(self.importance.modality) == text
+        labels = [label for label, here in zip(self.importance.labels, name, strict=True) if here]
+        spans = word_spans(self.captured.layout.time[self.importance.token[name]].cpu().numpy())
+        sums = np.array([self.importance.value[name][span].sum() for span in spans])
+        return tuple("".join(labels[span]) for span in spans), sums
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers behind the report, as JSON values."""

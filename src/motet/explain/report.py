@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -22,6 +23,10 @@ from motet.types import TokenBatch
 
 _names = itertools.count()
 BARS = 110
+FOOT = (
+    "Made by Motet. Attention shows where the model looked, not why it answered; "
+    "the deletion test says how far to believe it."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +69,11 @@ def write_page(path: str | Path, html: str) -> Path:
         part.write_text(html, "utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: the page cannot be written: {error.strerror}. Choose another --out.") from None
+        with suppress(OSError):
+            part.unlink()
+        raise StorageError(
+            f"{path}: the page cannot be written: {error.strerror}. Choose another --out."
+        ) from None
     return path
 
 
@@ -73,44 +81,45 @@ def explain_html(item: Explained) -> str:
     """A page about one input: the answer, who listened to whom, what reached the answer."""
     sections = [
         Section("The input", input_html(item)),
-        *([Section("The answer", answer_html(item))] if item.predictions else []),
-        *_if("Who listened to whom", matrix_html(item)),
-        *_if("Each word over the picture", pictures_html(item)),
-        *_if("Each word over the sound", sounds_html(item)),
+        Section("The answer", answer_html(item)),
+        Section("Who listened to whom", matrix_html(item)),
+        Section("Each word over the picture", pictures_html(item)),
+        Section("Each word over the sound", sounds_html(item)),
         Section("What reached the answer", reached_html(item)),
     ]
-    foot = "Made by Motet. Attention shows where the model looked, not why it answered; the deletion test says how far to believe it."
-    return page(item.title, sections, lead="Where the model looked, and what its answer hangs on.", foot=foot)
-
-
-def _if(title: str, body: str) -> list[Section]:
-    return [Section(title, body)] if body else []
+    there = [section for section in sections if section.body]
+    return page(item.title, there, lead="Where the model looked, and what its answer hangs on.", foot=FOOT)
 
 
 def input_html(item: Explained) -> str:
     """The input itself: picture, player, text."""
-    parts = []
+    pictures, parts = [], []
     for name in item.matrix.modalities:
         media = item.media.get(name, Media())
+        note = escape(media.note or name)
         if media.file is not None and item.kinds[name] == "image":
-            parts.append(f'<img class="thumb" src="{show.picture_uri(media.file)}" alt="{escape(item.title)}">')
+            pictures.append(
+                f'<img class="thumb" src="{show.picture_uri(media.file)}" alt="{escape(item.title)}">'
+            )
         elif media.file is not None and item.kinds[name] == "audio":
-            note = f'<p class="note">{escape(media.note or name)}</p>'
-            parts.append(f"<div>{note}{show.player(media.file, media.note or name)}</div>")
+            parts.append(f'<p class="note">{note}</p>{show.player(media.file, media.note or name)}')
         elif media.text:
-            parts.append(f'<div><p class="note">{escape(media.note or name)}</p><p class="words">{escape(media.text)}</p></div>')
+            parts.append(f'<p class="note">{note}</p><p class="text">{escape(media.text)}</p>')
+    parts = [*pictures, f"<div>{''.join(parts)}</div>"]
     missing = [name for name in item.kinds if name not in item.matrix.modalities]
     said = f'<p class="note">Missing: {escape(", ".join(missing))}.</p>' if missing else ""
     return f'<div class="pair">{"".join(parts)}</div>{said}'
 
 
 def answer_html(item: Explained) -> str:
-    """What the model says, with all its scores, best first."""
+    """What the model says, with all its scores, best first; empty for a model without tasks."""
+    if not item.predictions:
+        return ""
     parts = []
     for task, said in item.predictions.items():
         if said["scores"]:
-            rows = sorted(said["scores"].items(), key=lambda score: -score[1])
-            parts.append(draw.bars(rows, caption=task))
+            ranked = sorted(said["scores"].items(), key=lambda score: -score[1])
+            parts.append(draw.bars([(c, p, draw.percent(p)) for c, p in ranked], caption=task))
         else:
             parts.append(f'<p><span class="note">{escape(task)}</span> {said["label"]:.3g}</p>')
     truth = f'<p class="note">The right answer: {escape(item.truth)}.</p>' if item.truth else ""
@@ -128,13 +137,19 @@ def matrix_html(item: Explained) -> str:
         row_name="listens", col_name="to",
     )  # fmt: skip
     head = ["listens", *(f"to {name}" for name in names), *(f"{name}, raw" for name in names), "tokens"]
-    rows = [
-        [name, *map(float, matrix.whole_corrected[i]), *map(float, matrix.whole_raw[i]), int(matrix.tokens[i])]
+    rows: list[list[str | int | float]] = [
+        [
+            name,
+            *map(float, matrix.whole_corrected[i]),
+            *map(float, matrix.whole_raw[i]),
+            int(matrix.tokens[i]),
+        ]
         for i, name in enumerate(names)
     ]
     caption = (
-        "Each row adds up to one: how a modality divides its attention, mean over heads and over the layers in "
-        "which modalities meet. Corrected for how many tokens each has; the raw shares are in the table."
+        "Each row adds up to one: how a modality divides its attention, mean over heads and over the "
+        "layers in which modalities meet. Corrected for how many tokens each has; the raw shares are in "
+        "the table."
     )
     return draw.figure(picture, caption, draw.table(head, rows))
 
@@ -154,7 +169,12 @@ def pictures_html(item: Explained) -> str:
             ],
         )
         body = show.lens(
-            f"x{next(_names)}", show.picture_uri(file), view.query_labels, view.grid(), view.share.tolist(), kind=name
+            f"x{next(_names)}",
+            show.picture_uri(file),
+            view.query_labels,
+            view.grid(),
+            view.share.tolist(),
+            kind=name,
         )
         parts.append(body + f"<details><summary>The numbers</summary>{numbers}</details>")
     return "".join(parts)
@@ -169,11 +189,9 @@ def sounds_html(item: Explained) -> str:
             continue
         loud, seconds = show.envelope(media.file, BARS)
         lit = show.over_time(view.weights, view.time, seconds, BARS)
-        shown = view.query_labels[:MAX_WORDS]
         rows = "".join(
-            f"<span>{escape(label)}</span>"
-            + show.lit_sound(loud, lit[i], seconds, f"Where {label!r} listened", axis=i == len(shown) - 1)
-            for i, label in enumerate(shown)
+            f"<span>{escape(label)}</span>{show.lit_sound(loud, lit[i], f'Where {label!r} listened')}"
+            for i, label in enumerate(view.query_labels[:MAX_WORDS])
         )
         best = view.weights.argmax(1)
         numbers = draw.table(
@@ -183,8 +201,9 @@ def sounds_html(item: Explained) -> str:
                 for i, label in enumerate(view.query_labels)
             ],
         )
-        note = "The height is the loudness of the sound; the fuller the colour, the more the word listened there."
-        parts.append(draw.figure(f'<div class="sounds">{rows}</div>', note, numbers))
+        note = "The height is loudness; the fuller the colour, the more the word listened there."
+        picture = f'<div class="sounds">{rows}<span></span>{show.seconds_axis(seconds)}</div>'
+        parts.append(draw.figure(picture, note, numbers))
     return "".join(parts)
 
 
@@ -192,14 +211,14 @@ def reached_html(item: Explained) -> str:
     """Which modality and which tokens reached the answer, and the deletion test."""
     shares = item.importance.by_modality()
     colours = [f"var(--m{min(i, 5)})" for i in range(len(shares))]
-    parts = [draw.bars(list(shares.items()), caption=f"By modality ({item.importance.method})", colours=colours)]
-    texts = [name for name in shares if item.kinds[name] == "text"]
-    for name in texts:
-        labels, values = _merged(item, name)
-        parts.append(f"<h3>Words</h3>{show.words(labels, values)}")
-    left = "".join(parts)
+    rows = [(name, share, draw.percent(share)) for name, share in shares.items()]
+    parts = [draw.bars(rows, caption=f"By modality ({item.importance.method})", colours=colours)]
+    for name in shares:
+        if item.kinds[name] == "text":
+            parts.append(f"<h3>Words</h3>{show.words(*item.weighed_words(name))}")
     deletion = deletion_html(item)
-    return f'<div class="columns"><div>{left}</div>{f"<div>{deletion}</div>" if deletion else ""}</div>{_tokens(item.importance)}'
+    columns = [f"<div>{part}</div>" for part in ("".join(parts) + _tokens(item.importance), deletion) if part]
+    return f'<div class="columns">{"".join(columns)}</div>'
 
 
 def deletion_html(item: Explained) -> str:
@@ -213,8 +232,8 @@ def deletion_html(item: Explained) -> str:
     ]
     spread = np.percentile(test.random, [2.5, 97.5], axis=0)
     picture = draw.line_chart(
-        lines, title="Deletion test", x_name="share of tokens removed", y_name="probability of the answer", zero=True,
-        band=(test.removed.tolist(), spread[0].tolist(), spread[1].tolist()),
+        lines, title="Deletion test", x_name="share of tokens removed", y_name="probability of the answer",
+        zero=True, band=(test.removed.tolist(), spread[0].tolist(), spread[1].tolist()),
     )  # fmt: skip
     believe = (
         "removing what is called important hurts more than chance: the view names what the answer hangs on"
@@ -223,31 +242,15 @@ def deletion_html(item: Explained) -> str:
         if test.high < 0
         else "no different from removing tokens at random: do not lean on this view here"
     )
-    caption = (
-        f"Deletion test: {believe} (gap {test.area:+.3f}, from {test.low:+.3f} to {test.high:+.3f} over random orders)."
-    )
+    gap = f"gap {test.area:+.3f}, from {test.low:+.3f} to {test.high:+.3f} over random orders"
+    caption = f"Deletion test: {believe} ({gap})."
     rows = [
         [float(r), float(s), float(m)]
         for r, s, m in zip(test.removed, test.score, test.random.mean(0), strict=True)
     ]
-    return draw.figure(picture, caption, draw.table(["removed", "important first", "random"], rows, first=False))
-
-
-def _merged(item: Explained, name: str) -> tuple[list[str], np.ndarray]:
-    """A text's words with the importance of their pieces added up."""
-    view = next(iter(item.words.values()), None)
-    labels = [label for label, m in zip(item.importance.labels, item.importance.modality, strict=True) if m == name]
-    values = item.importance.of(name)
-    if view is None or view.query != name:
-        return labels, values
-    merged, at = [], 0
-    for word in view.query_labels:  # pieces follow each other and spell their word
-        start, spelled = at, ""
-        while at < len(labels) and (not spelled or spelled != word):
-            spelled += labels[at]
-            at += 1
-        merged.append(float(values[start:at].sum()))
-    return list(view.query_labels), np.array(merged)
+    return draw.figure(
+        picture, caption, draw.table(["removed", "important first", "random"], rows, first=False)
+    )
 
 
 def _tokens(importance: Importance) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -168,17 +169,21 @@ def token_attention(
     )
 
 
+def word_spans(time: np.ndarray) -> list[slice]:
+    """Which tokens make up each word of a text: the pieces of one word share its time."""
+    starts = np.flatnonzero(np.diff(time, prepend=-1.0)).tolist()
+    return [slice(a, b) for a, b in pairwise([*starts, len(time)])]
+
+
 def by_word(view: TokenAttention) -> TokenAttention:
-    """The same with the pieces of one word, which share its time, taken together."""
-    starts = np.flatnonzero(np.diff(view.query_time, prepend=-1.0))
-    ends = [*starts[1:], len(view.query_time)]
-    spans = [slice(a, b) for a, b in zip(starts, ends, strict=True)]
+    """The same with the pieces of each word taken together (means)."""
+    spans = word_spans(view.query_time)
     return dataclasses.replace(
         view,
         query_labels=tuple("".join(view.query_labels[span]) for span in spans),
         weights=np.stack([view.weights[span].mean(0) for span in spans]),
         share=np.array([view.share[span].mean() for span in spans]),
-        query_time=view.query_time[starts],
+        query_time=np.array([view.query_time[span][0] for span in spans]),
     )
 
 
@@ -232,7 +237,8 @@ def on_grid(values: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
     """Values of a picture's patches, put at their places. (..., K) -> (..., rows, cols)"""
     r, c = np.rint(row).astype(int), np.rint(col).astype(int)
     grid = np.zeros((*values.shape[:-1], r.max() + 1, c.max() + 1))
-    np.add.at(grid, (..., r, c), values)  # frames of a video share places: they add up
+    for k, (i, j) in enumerate(zip(r, c, strict=True)):
+        grid[..., i, j] += values[..., k]  # frames of a video share places: they add up
     return grid
 
 
