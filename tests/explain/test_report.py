@@ -112,9 +112,9 @@ def demo(item: Explained, files: tuple[Path, Path]) -> DemoReport:
         parameters={"text": 1200, "speech": 900, "shared": 50},
         seconds={"train": 12.0, "evaluate": 1.5},
         history=[
-            {"kind": "epoch", "epoch": e, "step": 5 * e, "best_step": 10}
-            | {"train": {"loss": 3 / e}, "val": {"loss": 4 / e}}
-            for e in range(1, 5)
+            {"kind": "epoch", "epoch": e, "step": 5 * e + 5, "best_step": 10}
+            | {"train": {"loss": 3 - e / 2}, "val": {"loss": 4 - e / 2}}
+            for e in range(4)
         ],
         metrics={
             "retrieval": [
@@ -210,6 +210,8 @@ def test_the_demo_page_says_what_was_measured(item: Explained, files: tuple[Path
         "Where it looked", "Try next",
     ]  # fmt: skip
     assert html.count('<li class="right">') == 1
+    assert "synthesised speech</p><audio" in html  # also where an item is explained
+    assert '<th scope="row">4</th><td class="n">2.500</td><td class="n">1.500</td>' in html
     assert "Speech is synthesised." in html and "speech \u2192 text" not in html
     empty = DemoReport("Empty", "", {}, [], {}, {}, [], {}, [], [])
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", demo_report(empty)) == ["What was trained"]

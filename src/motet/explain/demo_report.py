@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,10 @@ class DemoReport:
         measured = [pair for pair in self.metrics.get("retrieval", []) if pair.get("n")]
         return sorted(measured, key=lambda pair: -pair["R@10"])
 
+    def notes(self) -> dict[str, str]:
+        """What to call the modalities that have a note: "synthesised speech"."""
+        return {m["name"]: f"{m['note']} {m['name']}" for m in self.modalities if m.get("note")}
+
     def tasks(self) -> dict[str, Mapping[str, Any]]:
         """Tasks that had rows to be measured on."""
         return {name: task for name, task in self.metrics.get("tasks", {}).items() if task.get("n")}
@@ -100,7 +104,7 @@ def demo_report(data: DemoReport) -> str:
         Section("Searches", "".join(map(_query, data.queries)), asked),
         *(Section(name.capitalize(), _task(task), _lead(task)) for name, task in tasks.items()),
         Section("Missing modalities", "".join(_subsets(data, *task) for task in tasks.items()), SUBSETS),
-        Section("Where it looked", "".join(map(_item, data.items)), LOOKED),
+        Section("Where it looked", "".join(_item(item, data.notes()) for item in data.items), LOOKED),
         Section("Try next", f"<pre>{escape(chr(10).join(data.commands))}</pre>" if data.commands else ""),
     ]
     there = [section for section in sections if section.body]
@@ -153,12 +157,12 @@ def _learning(history: Sequence[Mapping[str, Any]]) -> str:
     epochs = [row for row in history if row.get("kind") == "epoch"]
     lines = []
     for key, name in (("val", "validation"), ("train", "training")):
-        points = [(row["epoch"], row[key]["loss"]) for row in epochs if "loss" in row.get(key, {})]
+        points = [(row["epoch"] + 1, row[key]["loss"]) for row in epochs if "loss" in row.get(key, {})]
         if len(points) > 1:
             lines.append(draw.Line(name, [x for x, _ in points], [y for _, y in points]))
     if not lines:
         return ""
-    kept = next((row["epoch"] for row in epochs if row["step"] == epochs[-1].get("best_step")), None)
+    kept = next((row["epoch"] + 1 for row in epochs if row["step"] == epochs[-1].get("best_step")), None)
     mark = None if kept is None else (float(kept), "kept")
     picture = draw.line_chart(lines, title="Loss by epoch", x_name="epoch", y_name="loss", mark=mark)
     columns = [dict(zip(line.x, line.y, strict=True)) for line in lines]
@@ -166,7 +170,8 @@ def _learning(history: Sequence[Mapping[str, Any]]) -> str:
         [str(x), *(float(column.get(x, np.nan)) for column in columns)] for x in sorted(set().union(*columns))
     ]
     caption = (
-        "Mean loss of an epoch. The weights that were kept are those that did best on the validation rows."
+        "Mean loss of an epoch. The weights that were kept did best on the validation rows by the score "
+        "that training watches, which need not be the loss."
     )
     return draw.figure(picture, caption, draw.table(["epoch", *(line.name for line in lines)], rows))
 
@@ -268,7 +273,9 @@ def _subsets(data: DemoReport, name: str, task: Mapping[str, Any]) -> str:
     )
 
 
-def _item(item: Explained) -> str:
+def _item(item: Explained, notes: Mapping[str, str]) -> str:
+    media = {m: replace(shown, note=notes.get(m, shown.note)) for m, shown in item.media.items()}
+    item = replace(item, media=media)
     left = report.input_html(item) + report.answer_html(item)
     top = f'<div class="columns"><div>{left}</div><div>{report.matrix_html(item)}</div></div>'
     pictures = report.pictures_html(item)

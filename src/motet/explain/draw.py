@@ -86,13 +86,17 @@ def heat_map(
     row_name: str = "",
     col_name: str = "",
     digits: int = 2,
+    most: float = 0.0,
     cell: tuple[float, float] = (92, 56),
 ) -> str:
-    """Numbers in cells whose hue grows with them. values: (rows, cols), not negative."""
+    """Numbers in cells whose hue grows with them. values: (rows, cols), not negative.
+
+    The largest value has the full hue, or `most`, where that is larger.
+    """
     wide, high = cell
     left = min(180, 18 + 7.6 * max(map(len, rows), default=0))
     top = 46 if col_name else 26
-    most = float(np.max(values)) or 1.0
+    most = max(most, float(np.max(values))) or 1.0
     parts = [
         f'<text class="soft middle" x="{left + wide * len(cols) / 2:g}" y="14">{escape(col_name)}</text>'
     ]

@@ -98,7 +98,7 @@ def lens(
     for i in range(count):
         title, part = f"Where {labels[i]!r} looked in the {kind}", percent(share[i])
         map_svg, checked = lit_picture(f"{name}-p", grids[i], title), " checked" if i == start else ""
-        says = f"\u201c{labels[i]}\u201d gives the {kind} {part} of its attention, bright patches most of it."
+        says = f"\u201c{labels[i]}\u201d gives the {kind} {part} of its attention; brighter patches get more."
         radios.append(
             f'<input type="radio" name="{name}" id="{name}-{i}" aria-label="{escape(title)}"{checked}>'
         )

@@ -134,7 +134,7 @@ def matrix_html(item: Explained) -> str:
     names = list(matrix.modalities)
     picture = draw.heat_map(
         matrix.whole_corrected, names, names, title="Attention of each modality to each modality",
-        row_name="listens", col_name="to",
+        row_name="listens", col_name="to", most=2 / len(names),
     )  # fmt: skip
     head = ["listens", *(f"to {name}" for name in names), *(f"{name}, raw" for name in names), "tokens"]
     rows: list[list[str | int | float]] = [
