@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from motet.data.blob import Blob
-from motet.data.media import broken, described, digest, half, open_media, read_bytes
+from motet.data.media import broken, described, digest, half, open_media, read_bytes, square
 from motet.errors import ConfigError, DataError
 from motet.types import Encoder, Kind, ModalitySpec, Piece
 
@@ -143,17 +143,6 @@ def _grey8(values: np.ndarray, mode: str, name: str) -> np.ndarray:
     if mode == "I" and wide.max() <= 255:
         return wide.astype(np.uint8)
     return ((wide * 255 + 32767) // 65535).astype(np.uint8)
-
-
-def square(image: Image.Image, size: int) -> np.ndarray:
-    """Shorter side to `size`, centre cropped: (size, size, 3) uint8."""
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    resized = image.resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=3.0
-    )
-    return np.asarray(resized)
 
 
 def patches(pictures: np.ndarray, patch: int) -> np.ndarray:

@@ -6,15 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from motet.config import to_dict
 from motet.data.blob import Blob
 from motet.data.paths import resolve_media
 from motet.errors import DataError, MismatchError
-from motet.types import Encoder
+
+if TYPE_CHECKING:
+    from motet.types import Encoder
 
 VERSION = 1  # of every processor's arithmetic: raised when one changes, so that no cache is misread
 
@@ -53,6 +56,17 @@ def read_bytes(path: Path | Blob, name: str, limit: int) -> bytes:
     if not data:
         raise broken(name, "empty file", "the file has 0 bytes")
     return data
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Shorter side to `size`, centre cropped: (size, size, 3) uint8."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    resized = image.resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=3.0
+    )
+    return np.asarray(resized)
 
 
 def half(values: np.ndarray) -> np.ndarray:
