@@ -20,6 +20,7 @@ from motet.data.collate import collate
 from motet.data.columns import Columns, infer_columns, modality_name
 from motet.data.dataset import Dataset
 from motet.data.folder import SPLITS
+from motet.data.paths import resolve_media
 from motet.data.processor import Processor, load_processor
 from motet.data.quarantine import Quarantine
 from motet.data.table import Table, open_table
@@ -30,6 +31,7 @@ from motet.nn.backbones import load_encoder
 from motet.types import Kind, Sample, TokenBatch
 
 if TYPE_CHECKING:
+    from motet.explain.item import Explained, Media
     from motet.explain.report import Explanation
 
 Progress = Callable[[int, int, str], None]
@@ -356,8 +358,47 @@ class Predictor:
         return {"part": part} | evaluate(self.model, dataset, progress=progress)
 
     def explain(self, input: Any, *, row: str | None = None) -> Explanation:
-        """Where the model looked. Of a table, the row with the id `row`, or the first."""
-        raise NotImplementedError
+        """Where the model looked: `.save("report.html")`, `.to_dict()`, or shown by itself in a notebook.
+
+        row: of a table, the id of the row to explain, else the first.
+
+        Raises:
+            ConfigError: no such row, or no modality for the input.
+            DataError: the input cannot be read, or is empty.
+        """
+        from motet.explain.report import Explanation
+
+        return Explanation(self.explain_entry(self._entry(input, row)))
+
+    def explain_entry(self, entry: Entry, *, truth: str = "") -> Explained:
+        """The same of an entry, as numbers; `truth` is the right answer, where it is known."""
+        from motet.explain.item import explain_sample
+
+        sample = read_entries([entry], self.processors, self.cache)[0]
+        if isinstance(sample, Broken):
+            raise DataError(f"{entry.where}: {sample.error}", rule=sample.error.rule)
+        if not sample.pieces:
+            raise DataError(f"{entry.where}: nothing in it that the model can use.")
+        batch = collate([sample], self.model.config.modalities, {}, labels=True).to(self.device)
+        media = {
+            m: _media(entry, m, processor.kind)
+            for m, processor in self.processors.items()
+            if m in entry.cells
+        }
+        return explain_sample(self.model, batch, media, truth=truth)
+
+    def _entry(self, input: Any, row: str | None) -> Entry:
+        if not is_table(input):
+            if row is not None:
+                raise ConfigError(f"row {row!r}: only a table has rows; the input is one thing.")
+            return entry_of(input, self.processors)
+        entries = self.entries(input)
+        if row is None:
+            return entries[0]
+        found = next((entry for entry in entries if entry.id == row), None)
+        if found is None:
+            raise ConfigError(f"{input}: no row has the id {row!r}.")
+        return found
 
 
 def _named(table: Table, role: str) -> str | None:
@@ -377,6 +418,18 @@ def _rows_of(table: Table, columns: Columns, part: str | None) -> tuple[list[int
             "Choose one of them with --part, or all."
         )
     return rows, part
+
+
+def _media(entry: Entry, modality: str, kind: str) -> Media:
+    """What a page shows of a cell."""
+    from motet.explain.item import Media
+
+    cell = entry.cells[modality]
+    if kind == "text":
+        return Media(text=str(cell))
+    if isinstance(cell, str | Path) and kind != "features":
+        return Media(file=cell if isinstance(cell, Path) else resolve_media(cell, entry.root, entry.where))
+    return Media()
 
 
 def _answer(task: TaskSpec, prediction: Tensor) -> dict[str, Any]:

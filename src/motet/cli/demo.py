@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +14,20 @@ import typer
 from motet.cli.output import progress, say, table
 
 if TYPE_CHECKING:
+    from motet.explain.demo_report import Query
     from motet.index import Index
+    from motet.inputs import Entry
     from motet.predictor import Predictor
-    from motet.types import Hit
 
 MARK = "motet-demo.json"  # says that a folder is ours to write into again
 FAST_ROWS = 320
 FAST_SETTINGS = ("train.epochs=12",)
 ASKED = ("something to eat", "an angry face", "bad weather")  # words that are no emoji's name
-TEXT_QUERIES, SPEECH_QUERIES, EXPLAINED, TOP = 6, 4, 3, 5
+TEXT_QUERIES, SPEECH_QUERIES, EXPLAINED, TOP = 6, 4, 3, 6
+ABOUT = (
+    "Emoji: their pictures, their names, their names spoken by a synthesiser, and how people feel where they "
+    "use them. One model learns both jobs: to find one modality by another, and to tell the feeling."
+)
 
 
 def demo(
@@ -37,46 +44,48 @@ def demo(
     The data are emoji: their pictures, names and spoken names, and how people feel where they use
     them. The speech is synthesised.
     """
-    began = time.monotonic()
     _prepare(out)
     from motet.data.builtin.emoji import build_emoji
-    from motet.explain.report import demo_report
+    from motet.explain.demo_report import demo_report
+    from motet.explain.report import write_page
     from motet.index import Index
     from motet.predictor import Predictor
     from motet.train.fit import fit
 
     bar = progress()
-    say("1/5 the data: emoji with picture, name, spoken name (synthesised) and feeling")
-    data = build_emoji(out / "data", seed=seed, limit=FAST_ROWS if fast else None, progress=bar)
-    say("2/5 one model for both jobs: sentiment and retrieval")
-    settings = FAST_SETTINGS if fast else ()
-    folder = fit(
-        data, label="sentiment", retrieval=True, out=out / "model", settings=settings, seed=seed, progress=bar
-    )
-    say("3/5 the model on unseen concepts")
+    seconds: dict[str, float] = {}
+    with _stage(
+        "data", seconds, "1/5 the data: emoji with picture, name, spoken name (synthesised), feeling"
+    ):
+        data = build_emoji(out / "data", seed=seed, limit=FAST_ROWS if fast else None, progress=bar)
+    with _stage("training", seconds, "2/5 one model for both jobs: sentiment and retrieval"):
+        settings = FAST_SETTINGS if fast else ()
+        run = {"out": out / "model", "settings": settings, "seed": seed, "progress": bar}
+        folder = fit(data, label="sentiment", retrieval=True, **run)
     predictor = Predictor.load(folder)
     metrics = _read_json(folder / "metrics.json")
     _show(metrics)
-    say("4/5 an index of all pictures")
-    index = Index.create(out / "pictures.index", predictor)
-    index.add(data, progress=bar)
-    answers = _ask(index, predictor, data, seed)
-    _show_answers(answers)
-    say("5/5 the report")
+    with _stage("index", seconds, "3/5 an index of all pictures"):
+        index = Index.create(out / "pictures.index", predictor)
+        index.add(data, progress=bar)
     unseen = _unseen(predictor, data, seed)
-    page = demo_report(
-        {
-            "metrics": metrics,
-            "history": _read_lines(folder / "metrics.jsonl"),
-            "queries": answers,
-            "explained": [predictor.explain(data, row=row["id"]) for row in unseen[:EXPLAINED]],
-            "counts": metrics["counts"],
-            "speech": "synthesised",
-        }
-    )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    with _stage("search", seconds, "4/5 searches for unseen concepts"):
+        queries = _ask(index, unseen)
+    _show_queries(queries)
+    with _stage("report", seconds, "5/5 the report"):
+        commands = _commands(out, str(unseen[0].id))
+        page = demo_report(_report(predictor, index, metrics, queries, unseen, seconds, commands))
+        write_page(out / "report.html", page)
     bar.close()
-    _finish(out, unseen[0]["id"], time.monotonic() - began)
+    _finish(out, sum(seconds.values()), commands)
+
+
+@contextmanager
+def _stage(name: str, seconds: dict[str, float], words: str) -> Iterator[None]:
+    say(words)
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
 
 
 def _prepare(out: Path) -> None:
@@ -106,75 +115,127 @@ def _show(metrics: Mapping[str, Any]) -> None:
     show_metrics(metrics)
 
 
-def _unseen(predictor: Predictor, data: Path, seed: int) -> list[dict[str, Any]]:
+def _unseen(predictor: Predictor, data: Path, seed: int) -> list[Entry]:
     """The test rows in a seeded order, so that nobody chose the examples."""
     import numpy as np
 
-    from motet.data.table import open_table
-
-    opened = open_table(data)
-    rows = [opened.row(i) for i in range(len(opened))]
-    unseen = [row for row in rows if row["split"] == "test"]
-    return [unseen[i] for i in np.random.default_rng(seed).permutation(len(unseen))]
+    rows = [entry for entry in predictor.entries(data) if entry.fields["split"] == "test"]
+    return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
 
 
-def _ask(index: Index, predictor: Predictor, data: Path, seed: int) -> list[dict[str, Any]]:
-    """Queries and the pictures found: names and spoken names of unseen concepts, and words of our own."""
-    unseen = _unseen(predictor, data, seed)
-    queries: list[tuple[str, str, Any, str | None]] = [
-        ("text", str(row["name"]), row["name"], str(row["group"])) for row in unseen[:TEXT_QUERIES]
-    ]
-    for row in unseen[TEXT_QUERIES : TEXT_QUERIES + SPEECH_QUERIES]:
-        queries.append(("speech", str(row["name"]), data.parent / str(row["speech"]), str(row["group"])))
-    queries += [("text", words, words, None) for words in ASKED]
+def _ask(index: Index, unseen: Sequence[Entry]) -> list[Query]:
+    """Names and spoken names of unseen concepts, and words of our own, each with the pictures found."""
+    spoken = unseen[TEXT_QUERIES : TEXT_QUERIES + SPEECH_QUERIES]
     return [
-        {"kind": kind, "words": words, "query": query, "group": group, "hits": hits}
-        for kind, words, query, group in queries
-        for hits in [index.search(query, top=TOP, modality="picture")]
+        *(_query(index, str(entry.cells["name"]), entry) for entry in unseen[:TEXT_QUERIES]),
+        *(
+            _query(index, str(entry.cells["name"]), entry, entry.root / entry.cells["speech"])
+            for entry in spoken
+        ),
+        *(_query(index, words) for words in ASKED),
     ]
 
 
-def _show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
-    rows = []
-    for answer in answers:
-        found = [_name_of(hit, answer["group"]) for hit in answer["hits"]]
-        rows.append([answer["kind"], answer["words"], ", ".join(found)])
-    print()
-    table(["query", "", "pictures found, best first (* the concept asked for)"], rows, title="Search")
+def _query(index: Index, words: str, entry: Entry | None = None, sound: Path | None = None) -> Query:
+    """Search for the words or the sound. `entry` is what is meant, where it is known."""
+    from motet.explain.demo_report import Found, Query
+
+    hits = index.search(sound or words, top=index.count(), modality="picture")
+    group = None if entry is None else entry.fields["group"]
+    right = [group is not None and hit.fields["group"] == group for hit in hits]
+    found = [
+        Found(Path(hit.fields["picture"]), hit.fields["name"], is_right, hit.score)
+        for hit, is_right in zip(hits[:TOP], right, strict=False)
+    ]
+    return Query(words, tuple(found), sound, right.index(True) + 1 if any(right) else None)
 
 
-def _name_of(hit: Hit, group: str | None) -> str:
-    return f"{hit.fields['name']}{'*' if group is not None and hit.fields.get('group') == group else ''}"
+def _show_queries(queries: Sequence[Query]) -> None:
+    rows = [
+        [
+            "speech" if query.sound else "text",
+            query.text,
+            query.rank,
+            ", ".join(f"{found.caption}{'*' * found.right}" for found in query.found),
+        ]
+        for query in queries
+    ]
+    table(["asked by", "for", "place", "pictures found, best first (* right)"], rows, title="Search")
 
 
-def _finish(out: Path, example: str, seconds: float) -> None:
+def _report(
+    predictor: Predictor,
+    index: Index,
+    metrics: Mapping[str, Any],
+    queries: Sequence[Query],
+    unseen: Sequence[Entry],
+    seconds: dict[str, float],
+    commands: Sequence[str],
+) -> Any:
+    """All that the page shows."""
+    import json
+
+    from motet.explain.demo_report import DemoReport
+    from motet.model import parameter_groups
+
+    rated = [entry for entry in unseen if entry.fields.get("sentiment")]
+    groups = parameter_groups(predictor.model)
+    lines = (predictor.folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    return DemoReport(
+        title="Motet: what it learned from emoji",
+        about=ABOUT,
+        parts={part: metrics["counts"][part] for part in ("train", "val", "test")},
+        modalities=[
+            {
+                "name": spec.name,
+                "kind": spec.kind,
+                "pretrained": spec.pretrained,
+                "note": "synthesised" if spec.kind == "audio" else "",
+            }
+            for spec in predictor.model.config.modalities
+        ],
+        parameters={name: sum(p.numel() for _, p in group) for name, group in groups.items()},
+        seconds=seconds,
+        history=[json.loads(line) for line in lines],
+        metrics=metrics,
+        queries=queries,
+        items=[predictor.explain_entry(e, truth=str(e.fields["sentiment"])) for e in rated[:EXPLAINED]],
+        gallery=index.count(),
+        commands=commands,
+        credits="Pictures: Twemoji, CC-BY 4.0. Feelings: Emoji Sentiment Ranking, Kralj Novak et al. 2015. "
+        "Speech: synthesised by espeak-ng; nobody spoke it.",
+    )
+
+
+def _commands(out: Path, example: str) -> list[str]:
+    model, index, data, why = (
+        shlex.quote(str(out / name)) for name in ("model", "pictures.index", "data", "why.html")
+    )
+    return [
+        f'motet search {index} "a red fruit" --modality picture',
+        f'motet predict {model} "happy birthday"',
+        f"motet explain {model} {data} --row {example} --out {why}",
+    ]
+
+
+def _finish(out: Path, seconds: float, commands: Sequence[str]) -> None:
     import resource
-    import shlex
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kilobytes on Linux
-    where = {
-        "report": out / "report.html",
-        "model": out / "model",
-        "index": out / "pictures.index",
-        "data": out / "data",
-    }
-    for what, path in where.items():
-        print(f"{what:8} {path}")
-    print(f"time     {seconds:.0f} s, peak memory {peak:.1f} GiB")
-    model, index, data = (shlex.quote(str(where[what])) for what in ("model", "index", "data"))
-    print("\nTry next:")
-    print(f'  motet search {index} "a red fruit" --modality picture')
-    print(f'  motet predict {model} "happy birthday"')
-    print(f"  motet explain {model} {data} --row {example} --out {shlex.quote(str(out / 'why.html'))}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    print()
+    for what, name in (
+        ("report", "report.html"),
+        ("model", "model"),
+        ("index", "pictures.index"),
+        ("data", "data"),
+    ):
+        print(f"{what:8} {out / name}")
+    print(f"time     {seconds:.0f} s; peak memory {peak:.1f} GiB\n\nTry next:")
+    for command in commands:
+        print(f"  {command}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     from motet.config import read
 
     return read(path)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    import json
-
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
