@@ -139,6 +139,8 @@ def _fill(folder: Path, tensors: Mapping[str, Tensor], documents: Mapping[str, A
     names = sorted(entry.name for entry in folder.iterdir())
     listed = {name: _describe(folder / name) for name in names if name not in EDITABLE}
     (folder / MANIFEST).write_bytes(_render(listed).encode("utf-8"))
+    for name in names:  # safetensors writes for the owner alone; a model folder is read by others too
+        (folder / name).chmod((folder / MANIFEST).stat().st_mode)
     for name in [*names, MANIFEST]:
         with open(folder / name, "rb+") as file:
             os.fsync(file.fileno())

@@ -23,6 +23,8 @@ Array = NDArray[Any]
 Subset = tuple[str, ...]
 
 
+CLEAR = 0.03  # a gain whose whole interval is within this of 0 is called nothing
+
 def softmax(logits: Array) -> Array:
     """(N, C) logits -> probabilities, in float64."""
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
@@ -113,9 +115,12 @@ def _compare(task: TaskSpec, name: str, with_it: Array, without: Array, targets:
     everything = np.arange(len(targets))
     low, high = bootstrap(gain, len(targets))
     a, b = _score(task, with_it, targets), _score(task, without, targets)
-    verdict = (
-        f"{name} helps" if low > 0 else f"{name} hurts here" if high < 0 else f"{name} adds nothing here"
-    )
+    if low > 0 or high < 0:
+        verdict = f"{name} helps" if low > 0 else f"{name} hurts here"
+    elif max(-low, high) <= CLEAR * max(1.0, abs(a)):
+        verdict = f"{name} adds nothing here"
+    else:
+        verdict = f"whether {name} helps cannot be told from so few rows"
     measure = "macro-F1" if task.kind == "classes" else "mean absolute error"
     sentence = (
         f"{verdict} for {task.name}: {measure} {a:.3f} with it, {b:.3f} without "

@@ -34,7 +34,14 @@ from motet.data.builtin.espeak import RATE, speak
 from motet.data.split import deal_groups
 from motet.errors import ConfigError, StorageError, missing_extra
 
-TABLE, MARK = "emoji.csv", "emoji.json"
+TABLE, MARK, NOTE = "emoji.csv", "emoji.json", "dataset.json"
+SAID = {
+    "name": "Emoji: picture, name, spoken name, feeling",
+    "note": "The speech is synthesised by espeak-ng: nobody spoke it. Feelings: Emoji Sentiment Ranking 1.0 "
+    "(Kralj Novak et al. 2015), of emoji with at least 20 rated uses. Flags, keycaps and skin tones are left "
+    "out; variants of one concept never cross the split.",
+    "licence": "pictures CC-BY 4.0 (Twemoji: Twitter, Inc and other contributors); names BSD",
+}
 COLUMNS = ("id", "name", "picture", "speech", "sentiment", "group", "split")
 FEELINGS = ("negative", "neutral", "positive")
 MIN_RATINGS = 20
@@ -94,7 +101,7 @@ def build_emoji(
     if _finished(out, recipe):
         return out / TABLE
     if out.exists() and not (
-        out.is_dir() and set(os.listdir(out)) <= {TABLE, MARK, "SOURCES.txt", "pictures", "speech"}
+        out.is_dir() and set(os.listdir(out)) <= {TABLE, MARK, NOTE, "pictures", "speech"}
     ):
         raise ConfigError(
             f"{out}: exists and holds other files than the emoji data set. Choose another folder."
@@ -245,7 +252,7 @@ def _write(out: Path, items: Sequence[Emoji], seed: int, recipe: dict, progress:
         if progress is not None:
             progress(done, len(items), "speaking names (synthesised)")
     (out / TABLE).write_text(table.getvalue(), encoding="utf-8", newline="")
-    (out / "SOURCES.txt").write_text((__doc__ or "") + "\n", encoding="utf-8")
+    (out / NOTE).write_text(json.dumps(SAID, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     mark = {**recipe, "rows": len(items), "table": hashlib.sha256(table.getvalue().encode()).hexdigest()}
     (out / MARK).write_text(json.dumps(mark, indent=1), encoding="utf-8")
 
