@@ -201,6 +201,13 @@ def constant_metrics(labels: Floats) -> dict[str, Any]:
     return {"value": middle} | regression_metrics(np.full(len(labels), middle), labels)
 
 
+def softmax(logits: Floats) -> Floats:
+    """(N, C) logits -> probabilities, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    powers = np.exp(shifted)
+    return powers / powers.sum(1, keepdims=True)
+
+
 def bootstrap(
     measure: Callable[[Ints], float], n: int, *, resamples: int = 500, seed: int = 0
 ) -> tuple[float, float]:

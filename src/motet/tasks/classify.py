@@ -16,6 +16,7 @@ from motet.metrics import (
     macro_f1,
     majority_metrics,
     regression_metrics,
+    softmax,
 )
 from motet.model import TaskSpec
 
@@ -24,12 +25,6 @@ Subset = tuple[str, ...]
 
 
 CLEAR = 0.03  # a gain whose whole interval is within this of 0 is called nothing
-
-def softmax(logits: Array) -> Array:
-    """(N, C) logits -> probabilities, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    powers = np.exp(shifted)
-    return powers / powers.sum(1, keepdims=True)
 
 
 def evaluate_task(

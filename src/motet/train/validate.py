@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from motet.metrics import confusion_matrix, macro_f1, retrieval_metrics
+from motet.metrics import auroc, confusion_matrix, macro_f1, retrieval_metrics, softmax
 from motet.types import Output, TokenBatch
 
-_HIGHER = ("score", "R@10", ".macro_f1", ".accuracy", ".skill")
+_HIGHER = ("score", "R@10", ".macro_f1", ".accuracy", ".auroc", ".skill")
 
 
 class Epoch(Protocol):
@@ -33,9 +33,10 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
     """Means over the batches of `loader`, weighted by their samples.
 
     Besides the loss and its parts: "R@10", the mean over ordered pairs of modalities with each
-    batch as the gallery (so use large batches), and per task "<task>.macro_f1" or "<task>.mae" and
-    "<task>.skill" (1 - error / error of the median). "score" is the mean of recall, F1 and skill: the
-    loss of a small set often rises while all of these still improve.
+    batch as the gallery (so use large batches), and per task "<task>.macro_f1", "<task>.accuracy"
+    and "<task>.auroc", or "<task>.mae" and "<task>.skill" (1 - error / error of the median). "score" is
+    the mean of recall, AUROC and skill: the loss of a small set often rises while all of these still
+    improve, and on few rows F1 jumps from epoch to epoch where AUROC does not.
     """
     model.eval()
     sums: dict[str, float] = {}
@@ -54,7 +55,7 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
                 answers.setdefault(task, []).append((predicted.float().cpu(), batch.targets[task].cpu()))
     result = {key: total / weights[key] for key, total in sums.items()}
     result |= _tasks(answers)
-    jobs = [value for key, value in result.items() if key.endswith(("R@10", ".macro_f1", ".skill"))]
+    jobs = [value for key, value in result.items() if key.endswith(("R@10", ".auroc", ".skill"))]
     return result | {"score": float(np.mean(jobs)) if jobs else -result.get("loss", 0.0)}
 
 
@@ -82,6 +83,8 @@ def _tasks(answers: Mapping[str, list[tuple[Tensor, Tensor]]]) -> dict[str, floa
                 confusion = confusion_matrix(predicted[kept].argmax(1), target[kept], predicted.shape[1])
                 result[f"{task}.macro_f1"] = macro_f1(confusion)
                 result[f"{task}.accuracy"] = float(confusion.trace() / kept.sum())
+                area = auroc(softmax(predicted[kept]), target[kept])
+                result |= {} if area is None else {f"{task}.auroc": area}
         else:
             kept = ~np.isnan(target)
             if kept.any():
