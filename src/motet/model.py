@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from motet.errors import ConfigError, MismatchError
 from motet.nn.attention import AttentionPlan
 from motet.nn.embed import EmbedConfig, TokenEmbedding
-from motet.nn.fusion import make_fusion
-from motet.nn.heads import EmbeddingHead, SequencePool, TaskHead
+from motet.nn.fusion import FusionName, make_fusion
+from motet.nn.heads import EmbeddingHead, OrdinalHead, SequencePool, TaskHead
 from motet.nn.mot import MixtureOfTransformers, MoTConfig
 from motet.nn.segments import segment_mean
 from motet.types import Layout, ModalitySpec, Output, TokenBatch
@@ -25,13 +25,18 @@ from motet.types import Layout, ModalitySpec, Output, TokenBatch
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One thing to predict for a sample. `mean` and `std` are those of a number over the training rows."""
+    """One thing to predict for a sample. `mean` and `std` are those of a number over the training rows.
+
+    "classes" is one of `classes`, "multilabel" any number of them. `ordinal`: the classes stand in
+    their order, lowest first, and what is predicted respects it (see `OrdinalHead`).
+    """
 
     name: str
-    kind: Literal["classes", "number"]
+    kind: Literal["classes", "number", "multilabel"]
     classes: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    ordinal: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,15 @@ class MotetConfig:
 
     `embedding` is E, the size of the shared space, and `pool` how a modality's tokens become one
     vector. `direct` gives pretrained features a linear way into that space (see `EmbeddingHead`).
-    `late_heads` adds a prediction of every task from every modality alone.
+    `late_heads` adds a prediction of every task from every modality alone. `guess_hidden` adds, for
+    modalities with pretrained features, a guess of these from the fused state: an objective where
+    training dropped the modality.
     """
 
     modalities: tuple[ModalitySpec, ...]
     mot: MoTConfig = field(default_factory=MoTConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
-    fusion: Literal["early", "late", "hierarchical", "attention", "mean"] = "attention"
+    fusion: FusionName = "attention"
     tasks: tuple[TaskSpec, ...] = ()
     contrastive: bool = True
     embedding: int = 128
@@ -54,6 +61,7 @@ class MotetConfig:
     direct: bool = True
     late_heads: bool = False
     head_dropout: float = 0.1
+    guess_hidden: bool = False
 
 
 class Motet(nn.Module):
@@ -94,6 +102,10 @@ class Motet(nn.Module):
         if config.late_heads:
             for m in self.modalities:
                 self.late[m] = nn.ModuleList(_task_head(task, block.width, dropout) for task in config.tasks)
+        self.guess = nn.ModuleDict()
+        if config.guess_hidden:
+            hidden = [spec for spec in config.modalities if spec.pretrained and spec.input == "vectors"]
+            self.guess.update({spec.name: nn.Linear(block.width, spec.size) for spec in hidden})
 
     def forward(self, batch: TokenBatch, *, plans: Sequence[AttentionPlan] | None = None) -> Output:
         """One packed batch -> Output. `plans`: one per layer, from `self.mot.plans`; made here if absent."""
@@ -118,6 +130,7 @@ class Motet(nn.Module):
             embeddings=self._embeddings(pooled, batch, present),
             predictions=self._predictions(self.heads, fused),
             modality_predictions={m: self._predictions(self.late[m], pooled[m]) for m in self.late},
+            guesses={m: head(fused) for m, head in self.guess.items()},
         )
 
     def encode(self, batch: TokenBatch) -> dict[str, Tensor]:
@@ -192,7 +205,9 @@ def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter
     return groups
 
 
-def _task_head(task: TaskSpec, width: int, dropout: float) -> TaskHead:
+def _task_head(task: TaskSpec, width: int, dropout: float) -> nn.Module:
+    if task.ordinal:
+        return OrdinalHead(width, len(task.classes), dropout=dropout)
     outputs = 1 if task.kind == "number" else len(task.classes)
     return TaskHead(width, outputs, dropout=dropout, mean=task.mean, std=task.std)
 
@@ -215,10 +230,12 @@ def _check(config: MotetConfig) -> None:
                 f"model: a modality cannot be called {name!r}, torch keeps that name; rename it."
             )
     for task in config.tasks:
-        if task.kind == "classes" and len(task.classes) < 2:
+        if task.kind != "number" and len(task.classes) < 2:
             raise ConfigError(
                 f"model: task {task.name!r} needs at least two classes, it has {len(task.classes)}."
             )
+        if task.ordinal and task.kind != "classes":
+            raise ConfigError(f"model: task {task.name!r} can be ordinal only with classes.")
         if task.kind == "number" and not task.std > 0:
             raise ConfigError(f"model: task {task.name!r} needs std above 0, it has {task.std}.")
     if not config.tasks and not config.contrastive:

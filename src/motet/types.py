@@ -57,6 +57,7 @@ class Piece:
     values: (n,) int64 ids or (n, size) float32.  time: (n,) float32, seconds from the start of the
     sample (a picture has time 0).  row, col: (n,) float32 in patches, for pictures and video.
     labels: what a person would call each token (a word, "0.32-0.40 s", ...), for explanations.
+    estimated: the times are a guess, such as those of words without any.
     """
 
     values: np.ndarray
@@ -64,6 +65,7 @@ class Piece:
     row: np.ndarray | None = None
     col: np.ndarray | None = None
     labels: tuple[str, ...] | None = None
+    estimated: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -190,7 +192,8 @@ class TokenBatch:
 
     values[m]: (counts[m],) int64 or (counts[m], size) float32, in the layout's order.
     targets[t]: (B,) float32 for numbers (NaN: missing), int64 for classes (-100: missing), (B, C)
-    float32 of 0 and 1 for several labels at once (a row of NaN: missing).
+    float32 of 0 and 1 for several labels at once (a row of NaN: missing). targets["hidden/m"]: (B, size)
+    mean features of modality m where it was dropped from the sample, NaN elsewhere; optional.
     group: (B,) int64; samples of one group are not negatives of each other.
     labels[m]: a tuple of token labels, in the layout's order, or absent.
     weight: (B,) float32, how much each sample counts; None where all count the same.
@@ -226,6 +229,7 @@ class Output:
     embeddings[m]: (B, E) of unit length, rows of samples without modality m are zero.
     predictions[t]: (B, classes) logits or (B,) numbers.
     modality_predictions[m][t]: the same from modality m alone, where late heads exist.
+    guesses[m]: (B, size) features of modality m as the fused state suggests them, where asked for.
     """
 
     tokens: Tensor
@@ -234,6 +238,7 @@ class Output:
     embeddings: Mapping[str, Tensor]
     predictions: Mapping[str, Tensor]
     modality_predictions: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    guesses: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

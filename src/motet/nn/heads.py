@@ -82,3 +82,34 @@ class TaskHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.out(self.dropout(self.norm(x)))
         return self.mean + self.std * y.squeeze(-1) if self.outputs == 1 else y
+
+
+class OrdinalHead(nn.Module):
+    """One vector a sample to log-probabilities (B, C) of classes that have an order, lowest first.
+
+    One number a sample is compared with C - 1 rising thresholds: P(class <= k) is the sigmoid of
+    threshold k minus the number. Cross-entropy of the result is the model's negative log-likelihood,
+    and everything that reads logits can read it.
+
+    Source: the proportional odds model, McCullagh 1980, "Regression Models for Ordinal Data".
+    """
+
+    def __init__(self, width: int, classes: int, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(width, 1, bias=False)
+        even = torch.arange(1, classes) / classes  # thresholds that give every class the same share
+        start = torch.logit(even)
+        self.first = nn.Parameter(start[:1].clone())
+        self.gaps = nn.Parameter(torch.expm1(start.diff()).log())  # softplus of these are the gaps
+
+    def forward(self, x: Tensor) -> Tensor:
+        number = self.out(self.dropout(self.norm(x)))  # (B, 1)
+        number = number if number.dtype == torch.float64 else number.float()
+        gaps = F.softplus(self.gaps)
+        above = torch.cat([self.first, self.first + gaps.cumsum(0)]) - number  # (B, C - 1)
+        # log(sigmoid(a) - sigmoid(b)) = logsigmoid(a) + logsigmoid(-b) + log(1 - exp(b - a))
+        upper = F.pad(F.logsigmoid(above), (0, 1))
+        lower = F.pad(F.logsigmoid(-above), (1, 0))
+        return upper + lower + F.pad(torch.log(-torch.expm1(-gaps)), (1, 1))
