@@ -11,7 +11,8 @@ import pytest
 
 from motet.errors import ConfigError, DataError, MismatchError
 from motet.index import Added, Index
-from motet.inputs import Broken, Entry
+from motet.predictor.cells import Broken
+from motet.predictor.inputs import Entry
 
 WIDTH = 16
 

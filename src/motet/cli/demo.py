@@ -16,8 +16,7 @@ from motet.cli.output import progress, say, table
 if TYPE_CHECKING:
     from motet.explain.demo_report import Query
     from motet.index import Index
-    from motet.inputs import Entry
-    from motet.predictor import Predictor
+    from motet.predictor import Entry, Predictor
 
 MARK = "motet-demo.json"  # says that a folder is ours to write into again
 FAST_ROWS = 320
@@ -60,8 +59,15 @@ def demo(
         data = build_emoji(out / "data", seed=seed, limit=FAST_ROWS if fast else None, progress=bar)
     with _stage("training", seconds, "2/5 one model for both jobs: sentiment and retrieval"):
         settings = FAST_SETTINGS if fast else ()
-        run = {"out": out / "model", "settings": settings, "seed": seed, "progress": bar}
-        folder = fit(data, label="sentiment", retrieval=True, **run)
+        folder = fit(
+            data,
+            label="sentiment",
+            retrieval=True,
+            out=out / "model",
+            settings=settings,
+            seed=seed,
+            progress=bar,
+        )
     predictor = Predictor.load(folder)
     metrics = _read_json(folder / "metrics.json")
     _show(metrics)
@@ -177,6 +183,7 @@ def _report(
 
     from motet.explain.demo_report import DemoReport
     from motet.model import parameter_groups
+    from motet.predictor.look import explain_entry
 
     rated = [entry for entry in unseen if entry.fields.get("sentiment")]
     groups = parameter_groups(predictor.model)
@@ -199,7 +206,7 @@ def _report(
         history=[json.loads(line) for line in lines],
         metrics=metrics,
         queries=queries,
-        items=[predictor.explain_entry(e, truth=str(e.fields["sentiment"])) for e in rated[:EXPLAINED]],
+        items=[explain_entry(predictor, e, truth=str(e.fields["sentiment"])) for e in rated[:EXPLAINED]],
         gallery=index.count(),
         commands=commands,
         credits="Pictures: Twemoji, CC-BY 4.0. Feelings: Emoji Sentiment Ranking, Kralj Novak et al. 2015. "

@@ -15,16 +15,17 @@ or by its negation. Keywords may be written in any case. Text is parsed, never e
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from motet.errors import ConfigError
 
 Cell = str | float | bool
-Test = Callable[[Mapping[str, Any]], bool | None]  # None: unknown, the cell is empty
 
 MAX_LENGTH = 10_000
 MAX_DEPTH = 64
@@ -40,27 +41,95 @@ _TOKEN = re.compile(
 )
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
-    "==": operator.eq,
     "!=": operator.ne,
-    "<>": operator.ne,
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
+_OPPOSITE = {"=": "!=", "==": "!=", "!=": "=", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_PLAIN = {"==": "=", "<>": "!="}
 _KEYWORDS = ("and", "or", "not", "in", "is", "null", "true", "false")
 
 
 @dataclass(frozen=True)
+class Compare:
+    """`name sign value`; sign is one of = != < <= > >=. Never true of an empty cell."""
+
+    name: str
+    sign: str
+    value: Cell
+
+    def __call__(self, fields: Mapping[str, Any]) -> bool:
+        cell = cell_as(fields.get(self.name), type(self.value))
+        return cell is not None and bool(_COMPARE[self.sign](cell, self.value))
+
+
+@dataclass(frozen=True)
+class Empty:
+    """Whether a cell is empty (or a list, which no test reads)."""
+
+    name: str
+    wanted: bool
+
+    def __call__(self, fields: Mapping[str, Any]) -> bool:
+        return (cell_as(fields.get(self.name), str) is None) is self.wanted
+
+
+@dataclass(frozen=True)
+class Every:
+    parts: tuple[Test, ...]
+
+    def __call__(self, fields: Mapping[str, Any]) -> bool:
+        return all(part(fields) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Some:
+    parts: tuple[Test, ...]
+
+    def __call__(self, fields: Mapping[str, Any]) -> bool:
+        return any(part(fields) for part in self.parts)
+
+
+Test = Compare | Empty | Every | Some
+"""Negations stand in the signs, so that "unknown" and "false" are the same to every store."""
+
+
+def negated(test: Test) -> Test:
+    match test:
+        case Compare(name, sign, value):
+            return Compare(name, _OPPOSITE[sign], value)
+        case Empty(name, wanted):
+            return Empty(name, not wanted)
+        case Every(parts):
+            return Some(tuple(negated(part) for part in parts))
+        case Some(parts):
+            return Every(tuple(negated(part) for part in parts))
+
+
+@dataclass(frozen=True)
 class Filter:
-    """A parsed filter: `filter(fields) -> bool`. `names` are the fields that it reads."""
+    """A parsed filter: `filter(fields) -> bool`, or `test`, a tree that a store translates."""
 
     text: str
-    names: frozenset[str]
     test: Test
 
     def __call__(self, fields: Mapping[str, Any]) -> bool:
-        return self.test(fields) is True
+        return self.test(fields)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The fields that it reads."""
+        return frozenset(_names(self.test))
+
+
+def _names(test: Test) -> set[str]:
+    match test:
+        case Compare(name) | Empty(name):
+            return {name}
+        case Every(parts) | Some(parts):
+            return {name for part in parts for name in _names(part)}
 
 
 def parse_filter(text: str) -> Filter:
@@ -75,7 +144,7 @@ def parse_filter(text: str) -> Filter:
     test = parser.expression(0)
     if parser.kind != "end":
         raise parser.error("'and', 'or' or the end")
-    return Filter(text, frozenset(parser.names), test)
+    return Filter(text, test)
 
 
 class _Parser:
@@ -84,7 +153,6 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.end = 0
-        self.names: set[str] = set()
         self.advance()
 
     def advance(self) -> str:
@@ -124,19 +192,19 @@ class _Parser:
         tests = [self.conjunction(depth)]
         while self.keyword("or"):
             tests.append(self.conjunction(depth))
-        return tests[0] if len(tests) == 1 else _any(tests)
+        return tests[0] if len(tests) == 1 else Some(tuple(tests))
 
     def conjunction(self, depth: int) -> Test:
         tests = [self.negation(depth)]
         while self.keyword("and"):
             tests.append(self.negation(depth))
-        return tests[0] if len(tests) == 1 else _all(tests)
+        return tests[0] if len(tests) == 1 else Every(tuple(tests))
 
     def negation(self, depth: int) -> Test:
         if depth > MAX_DEPTH:
             raise ConfigError(f"filter {self.text[:40]!r}...: nested more than {MAX_DEPTH} deep.")
         if self.keyword("not"):
-            return _not(self.negation(depth + 1))
+            return negated(self.negation(depth + 1))
         if self.sign("("):
             inner = self.expression(depth + 1)
             if not self.sign(")"):
@@ -150,16 +218,17 @@ class _Parser:
             wanted = not self.keyword("not")
             if not self.keyword("null"):
                 raise self.error("null")
-            return lambda fields: (fields.get(name) is None) is wanted
+            return Empty(name, wanted)
         if self.keyword("not"):
             if not self.keyword("in"):
                 raise self.error("in")
-            return _not(self.membership(name))
+            return negated(self.membership(name))
         if self.keyword("in"):
             return self.membership(name)
-        if self.kind != "sign" or self.value not in _COMPARE:
+        if self.kind != "sign" or self.value not in _OPPOSITE:
             raise self.error("=, !=, <, <=, >, >=, in or is")
-        return _compare(name, self.advance(), self.literal())
+        sign = self.advance()
+        return Compare(name, _PLAIN.get(sign, sign), self.literal())
 
     def membership(self, name: str) -> Test:
         if not self.sign("("):
@@ -169,7 +238,7 @@ class _Parser:
             options.append(self.literal())
         if not self.sign(")"):
             raise self.error("',' or ')'")
-        return _any([_compare(name, "=", option) for option in options])
+        return Some(tuple(Compare(name, "=", option) for option in options))
 
     def name(self) -> str:
         if self.kind == "quoted":
@@ -178,7 +247,6 @@ class _Parser:
             name = self.advance()
         else:
             raise self.error("the name of a field")
-        self.names.add(name)
         return name
 
     def literal(self) -> Cell:
@@ -193,52 +261,16 @@ class _Parser:
                 raise self.error("a number or a 'text' in single quotes")
 
 
-def _compare(name: str, sign: str, wanted: Cell) -> Test:
-    compare = _COMPARE[sign]
-
-    def test(fields: Mapping[str, Any]) -> bool | None:
-        cell = _as(fields.get(name), wanted)
-        return None if cell is None else bool(compare(cell, wanted))
-
-    return test
-
-
-def _as(cell: Any, wanted: Cell) -> Cell | None:
-    """The cell in the type that it is compared with; None where it has no such value."""
-    match wanted:
-        case _ if cell is None or isinstance(cell, list | dict):
-            return None
-        case bool():
-            known = {"true": True, "false": False, "1": True, "0": False}
-            return known.get(str(cell).lower())
-        case str():
-            return str(cell)
-        case _:
-            try:
-                return float(cell)
-            except ValueError:
-                return None
-
-
-def _not(test: Test) -> Test:
-    def inverted(fields: Mapping[str, Any]) -> bool | None:
-        answer = test(fields)
-        return None if answer is None else not answer
-
-    return inverted
-
-
-def _all(tests: list[Test]) -> Test:
-    def every(fields: Mapping[str, Any]) -> bool | None:
-        answers = [test(fields) for test in tests]
-        return False if False in answers else None if None in answers else True
-
-    return every
-
-
-def _any(tests: list[Test]) -> Test:
-    def some(fields: Mapping[str, Any]) -> bool | None:
-        answers = [test(fields) for test in tests]
-        return True if True in answers else None if None in answers else False
-
-    return some
+def cell_as(cell: Any, kind: type) -> Cell | None:
+    """A cell as text, number or truth, whichever it is compared with; None where it has no such value."""
+    if cell is None or isinstance(cell, list | tuple | dict):
+        return None
+    if kind is bool:
+        return {"true": True, "false": False, "1": True, "0": False}.get(str(cell).lower())
+    if kind is str:
+        return str(cell)
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

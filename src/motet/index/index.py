@@ -20,7 +20,8 @@ from motet.errors import ConfigError, DataError, MismatchError
 from motet.index.exact import ExactStore, ModelRef
 from motet.index.filter import Filter, parse_filter
 from motet.index.segment import Row
-from motet.inputs import Broken, Entry
+from motet.predictor.cells import Broken
+from motet.predictor.inputs import Entry
 from motet.types import Hit
 
 if TYPE_CHECKING:

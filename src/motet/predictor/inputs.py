@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
-from PIL import Image, ImageOps
+from PIL import Image
 
-from motet.data.cache import FeatureCache, content_key
 from motet.data.columns import modality_name
-from motet.data.image import square, to_rgb
-from motet.data.mel import RATE
 from motet.data.paths import kind_of, shorten
 from motet.data.processor import Processor
-from motet.data.table import Table
+from motet.data.shards import is_pattern
+from motet.data.table import FILES
 from motet.errors import ConfigError, DataError
-from motet.types import Piece, Sample
 
 MEDIA = ("image", "audio", "video")
 
@@ -42,39 +37,11 @@ class Entry:
     line: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Broken:
-    """An entry that cannot be used, and the cell's column that is why."""
-
-    column: str
-    error: DataError
-
-
-class TableEntries(Sequence[Entry]):
-    """The rows of a table. columns: modality -> the column that holds it."""
-
-    def __init__(
-        self, table: Table, columns: Mapping[str, str], id: str | None, kinds: Mapping[str, str]
-    ) -> None:
-        self.table, self.columns, self.id, self.kinds = table, columns, id, kinds
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, i: int) -> Entry:  # type: ignore[override]  (no slices)
-        row = self.table.row(i)
-        cells = {m: row[column] for m, column in self.columns.items() if row[column] is not None}
-        fields = {name: cell for name, cell in row.items() if cell is not None and name != self.id}
-        for m, column in self.columns.items():
-            cell = row[column]
-            if self.kinds[m] == "features":
-                fields.pop(column, None)
-            elif self.kinds[m] in MEDIA and isinstance(cell, str):
-                fields[column] = str(self.table.root.resolve() / cell)
-        id = None if self.id is None or row[self.id] is None else str(row[self.id])
-        return Entry(
-            self.table.where(i), cells, self.table.root, id, fields, self.columns, self.table.line(i)
-        )
+def is_table(input: Any) -> bool:
+    """Whether an input is a table or a folder of media, rather than one thing."""
+    if not isinstance(input, str | Path) or len(str(input)) > 4096:
+        return False
+    return str(input).lower().endswith((*FILES, ".tar")) or is_pattern(str(input)) or Path(input).is_dir()
 
 
 def entry_of(value: Any, processors: Mapping[str, Processor], *, where: str = "input") -> Entry:
@@ -193,91 +160,3 @@ def kind_of_file(path: Path) -> str:
         return "audio" if head[8:12] == b"M4A " else "video"
     found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
     return found or kind_of(path.name) or "text"
-
-
-def keys_of(entry: Entry, processors: Mapping[str, Processor]) -> dict[str, str] | Broken:
-    """modality -> digest of the cell's content, files included, and of what turns it into tokens."""
-    keys = {}
-    for m, cell in entry.cells.items():
-        try:
-            key = _key(cell, entry.root, processors[m])
-        except DataError as error:
-            return Broken(entry.columns.get(m, m), error)
-        if key is not None:
-            keys[m] = key
-    return keys
-
-
-def _key(cell: Any, root: Path, processor: Processor) -> str | None:
-    match cell:
-        case Path():
-            path = cell.resolve()
-            return content_key(path.name, path.parent, processor)
-        case Image.Image() | np.ndarray() | tuple():
-            digest = hashlib.sha256(processor.fingerprint.encode())
-            for part in cell if isinstance(cell, tuple) else (cell,):
-                digest.update(np.ascontiguousarray(part).tobytes())
-            return digest.hexdigest()
-        case _:
-            return content_key(cell, root, processor)
-
-
-def read_entries(
-    entries: Sequence[Entry], processors: Mapping[str, Processor], cache: FeatureCache
-) -> list[Sample | Broken]:
-    """Every entry as tokens, or why it cannot be; encoders run on all of them together."""
-    pieces: list[dict[str, Piece]] = [{} for _ in entries]
-    broken: dict[int, Broken] = {}
-    for m, processor in processors.items():
-        todo: list[tuple[int, str, Any]] = []
-        for i, entry in enumerate(entries):
-            if i in broken or m not in entry.cells:
-                continue
-            try:
-                key = _key(entry.cells[m], entry.root, processor)
-                known = cache.get(key) if key else None
-                raw = (
-                    None if known is not None or key is None else _read(entry.cells[m], entry.root, processor)
-                )
-            except DataError as error:
-                broken[i] = Broken(entry.columns.get(m, m), error)
-                continue
-            if known is not None:
-                if len(known):  # caches keep a piece without tokens for a file without this modality
-                    pieces[i][m] = known
-            elif raw is not None:
-                todo.append((i, key or "", raw))
-        for (i, key, _), piece in zip(todo, processor.pieces([raw for *_, raw in todo]), strict=True):
-            if processor.spec.pretrained:  # only what was dear to compute
-                cache.put(key, piece)
-            pieces[i][m] = piece
-    return [
-        broken.get(i) or Sample(id=entry.id or str(i), pieces=pieces[i]) for i, entry in enumerate(entries)
-    ]
-
-
-def _read(cell: Any, root: Path, processor: Processor) -> Any:
-    match cell:
-        case Path():
-            path = cell.resolve()
-            return processor.read(path.name, path.parent)
-        case Image.Image() | np.ndarray() | tuple() if processor.kind == "image":
-            picture = cell if isinstance(cell, Image.Image) else Image.fromarray(np.asarray(cell))
-            upright = to_rgb(ImageOps.exif_transpose(picture), "picture")
-            return square(upright, processor.size)  # type: ignore[attr-defined]
-        case np.ndarray() | tuple() if processor.kind == "audio":
-            return _wave(cell)
-        case _:
-            return processor.read(cell, root)
-
-
-def _wave(cell: Any) -> np.ndarray:
-    """(n,) samples at 16 kHz, or a pair of (n,) or (n, channels) samples and their rate."""
-    samples, rate = cell if isinstance(cell, tuple) else (cell, RATE)
-    wave = np.asarray(samples, np.float32)
-    wave = wave.mean(axis=1) if wave.ndim == 2 else wave
-    if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
-        raise DataError(
-            f"a sound must be finite samples of shape (n,) or (n, channels), found {np.shape(samples)}."
-        )
-    return wave if rate == RATE else soxr.resample(wave, rate, RATE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,74 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motet.checkpoint import Folder, load_folder, load_state
-from motet.config import from_dict
 from motet.data.cache import FeatureCache, default_cache
 from motet.data.collate import collate
-from motet.data.columns import Columns, infer_columns, modality_name
+from motet.data.columns import Columns
 from motet.data.dataset import Dataset
-from motet.data.folder import SPLITS
-from motet.data.paths import resolve_media
-from motet.data.processor import Processor, load_processor
+from motet.data.processor import Processor
 from motet.data.quarantine import Quarantine
 from motet.data.table import Table, open_table
 from motet.errors import ConfigError, DataError
-from motet.inputs import Broken, Entry, TableEntries, entry_of, keys_of, read_entries
-from motet.model import Motet, MotetConfig, TaskSpec
-from motet.nn.backbones import load_encoder
-from motet.types import Kind, Sample, TokenBatch
+from motet.model import Motet, TaskSpec
+from motet.predictor.cells import Broken, keys_of, read_entries
+from motet.predictor.inputs import Entry, entry_of, is_table
+from motet.predictor.stored import choose_device, open_model
+from motet.predictor.tables import TableEntries, rows_of
+from motet.types import Sample, TokenBatch
 
 if TYPE_CHECKING:
-    from motet.explain.item import Explained, Media
     from motet.explain.report import Explanation
 
 Progress = Callable[[int, int, str], None]
 BATCH = 64
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-
-
-def load(folder: str | Path, *, device: str = "auto") -> Predictor:
-    """The model in a folder; see `Predictor.load`."""
-    return Predictor.load(folder, device=device)
-
-
-def fit(
-    table: str | Path,
-    *,
-    label: str | None = None,
-    val: str | Path | None = None,
-    out: str | Path | None = None,
-    settings: Sequence[str] = (),
-    preset: str = "fast",
-    seed: int = 0,
-    time_limit: float | None = None,
-    resume: bool = False,
-    retrieval: bool | None = None,
-    device: str = "auto",
-) -> Predictor:
-    """Train a model on a table and load it; for the arguments and errors see `motet.train.fit.fit`."""
-    from motet.train.fit import fit as train
-
-    folder = train(
-        table,
-        label=label,
-        val=val,
-        out=out,
-        settings=settings,
-        preset=preset,
-        seed=seed,
-        time_limit=time_limit,
-        resume=resume,
-        retrieval=retrieval,
-    )
-    return Predictor.load(folder, device=device)
-
-
-def is_table(input: Any) -> bool:
-    """Whether an input is a table or a folder of media, rather than one thing."""
-    if not isinstance(input, str | Path) or len(str(input)) > 4096:
-        return False
-    return str(input).lower().endswith(TABLES) or Path(input).is_dir()
 
 
 class Predictor:
@@ -115,21 +65,14 @@ class Predictor:
             DataError: the folder is damaged.
             MismatchError: an encoder that it was trained with is another one here.
         """
-        stored = load_folder(folder)
-        for name in ("config.json", "processors.json"):
-            if name not in stored.documents:
-                raise ConfigError(
-                    f"{stored.path}: has no {name}, so it is not a model folder. Give the folder that "
-                    "`motet fit` wrote, such as runs/NAME."
-                )
-        document = stored.documents["config.json"]
-        config = from_dict(MotetConfig, document["model"], where=str(stored.path / "config.json"))
-        columns = from_dict(Columns, document["columns"], where=str(stored.path / "config.json"))
-        model = Motet(config)
-        load_state(model, stored.tensors, where=stored.path)
-        processors = {spec.name: _processor(stored, spec.name) for spec in config.modalities}
-        model = model.to(_device(device))
-        return cls(model, processors, columns, folder=stored.path, fingerprint=_fingerprint(stored))
+        stored = open_model(folder)
+        return cls(
+            stored.model.to(choose_device(device)),
+            stored.processors,
+            stored.columns,
+            folder=stored.path,
+            fingerprint=stored.fingerprint,
+        )
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -272,7 +215,7 @@ class Predictor:
 
     def entries(
         self, rows: str | Path | Table | Iterable[Mapping[str, Any]], *, root: str | Path | None = None
-    ) -> Sequence[Entry]:
+    ) -> TableEntries | list[Entry]:
         """The rows of a table as this model sees them: by the names of its columns, else by their kinds.
 
         Raises:
@@ -283,31 +226,7 @@ class Predictor:
         table = (
             rows if isinstance(rows, Table) else open_table(rows, root=None if root is None else Path(root))
         )
-        columns = self._columns_in(table)
-        id = self.columns.id if self.columns.id in table.columns else _named(table, "id")
-        return TableEntries(table, columns, id, {m: p.kind for m, p in self.processors.items()})
-
-    def _columns_in(self, table: Table) -> dict[str, str]:
-        """modality -> the column of this table that holds it."""
-        named = {modality_name(column): column for column in table.columns}
-        named |= {f"{name}_sound": column for name, column in named.items()}  # the sound track of a clip
-        columns = {m: named[m] for m in self.modalities if m in named}
-        if len(columns) < len(self.modalities):
-            label = _named(table, "label")  # may be empty where it is to be predicted
-            found = infer_columns(table, overrides={label: "ignore"} if label else None).modalities
-            for m, processor in self.processors.items():  # the only column of its kind that is left
-                free = [
-                    c for c, kind in found.items() if kind == processor.kind and c not in columns.values()
-                ]
-                if m not in columns and len(free) == 1:
-                    columns[m] = free[0]
-        if not columns:
-            wanted = ", ".join(f"{m} ({p.kind})" for m, p in self.processors.items())
-            raise DataError(
-                f"{table.path}: has no column for this model, which knows {wanted}; the table has "
-                f"{', '.join(table.columns)}. Rename a column."
-            )
-        return columns
+        return TableEntries(table, self.processors, self.columns.id)
 
     @torch.inference_mode()
     def _run(
@@ -352,10 +271,11 @@ class Predictor:
 
         opened = open_table(table)
         columns = self.columns.bind(opened)
-        rows, part = _rows_of(opened, columns, part)
+        rows, part = rows_of(opened, columns, part)
         dataset = Dataset(opened, columns, self.processors, rows, cache=self.cache, quarantine=Quarantine())
         dataset.prepare(progress)
-        return {"part": part} | evaluate(self.model, dataset, progress=progress)
+        samples = [dataset[i] for i in range(len(dataset))]
+        return {"part": part} | evaluate(self.model, samples, progress=progress)
 
     def explain(self, input: Any, *, row: str | None = None) -> Explanation:
         """Where the model looked: `.save("report.html")`, `.to_dict()`, or shown by itself in a notebook.
@@ -367,25 +287,9 @@ class Predictor:
             DataError: the input cannot be read, or is empty.
         """
         from motet.explain.report import Explanation
+        from motet.predictor.look import explain_entry
 
-        return Explanation(self.explain_entry(self._entry(input, row)))
-
-    def explain_entry(self, entry: Entry, *, truth: str = "") -> Explained:
-        """The same of an entry, as numbers; `truth` is the right answer, where it is known."""
-        from motet.explain.item import explain_sample
-
-        sample = read_entries([entry], self.processors, self.cache)[0]
-        if isinstance(sample, Broken):
-            raise DataError(f"{entry.where}: {sample.error}", rule=sample.error.rule)
-        if not sample.pieces:
-            raise DataError(f"{entry.where}: nothing in it that the model can use.")
-        batch = collate([sample], self.model.config.modalities, {}, labels=True).to(self.device)
-        media = {
-            m: _media(entry, m, processor.kind)
-            for m, processor in self.processors.items()
-            if m in entry.cells
-        }
-        return explain_sample(self.model, batch, media, truth=truth)
+        return Explanation(explain_entry(self, self._entry(input, row)))
 
     def _entry(self, input: Any, row: str | None) -> Entry:
         if not is_table(input):
@@ -401,37 +305,6 @@ class Predictor:
         return found
 
 
-def _named(table: Table, role: str) -> str | None:
-    return next((column for column in table.columns if column.lower() == role), None)
-
-
-def _rows_of(table: Table, columns: Columns, part: str | None) -> tuple[list[int], str]:
-    """The rows of one part, and its name."""
-    column = columns.split or _named(table, "split")
-    cells = ["all"] * len(table) if column is None else table.column(column)
-    said = [SPLITS.get(str(cell).strip().lower(), str(cell)) for cell in cells]
-    part = part or ("test" if "test" in said else "all")
-    rows = [i for i, name in enumerate(said) if part in (name, "all")]
-    if not rows:
-        raise DataError(
-            f"{table.path}: no row of the part {part!r}; there are {', '.join(sorted(set(said)))}. "
-            "Choose one of them with --part, or all."
-        )
-    return rows, part
-
-
-def _media(entry: Entry, modality: str, kind: str) -> Media:
-    """What a page shows of a cell."""
-    from motet.explain.item import Media
-
-    cell = entry.cells[modality]
-    if kind == "text":
-        return Media(text=str(cell))
-    if isinstance(cell, str | Path) and kind != "features":
-        return Media(file=cell if isinstance(cell, Path) else resolve_media(cell, entry.root, entry.where))
-    return Media()
-
-
 def _answer(task: TaskSpec, prediction: Tensor) -> dict[str, Any]:
     """prediction: (classes,) logits or () a number."""
     if task.kind == "number":
@@ -441,39 +314,3 @@ def _answer(task: TaskSpec, prediction: Tensor) -> dict[str, Any]:
         "label": task.classes[int(np.argmax(scores))],
         "scores": dict(zip(task.classes, scores, strict=True)),
     }
-
-
-def _processor(stored: Folder, name: str) -> Processor:
-    saved = stored.documents["processors.json"]
-    if name not in saved:
-        raise DataError(
-            f"{stored.path}: processors.json lacks {name!r}, which config.json names. Train again."
-        )
-    encoder = saved[name].get("encoder")
-    kind: Kind = "text" if saved[name]["kind"] == "text" else "image"
-    return load_processor(saved[name], load_encoder(encoder["name"], kind) if encoder else None)
-
-
-def _fingerprint(stored: Folder) -> str:
-    """Of the weights, the architecture and the processors: what vectors depend on."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "processors.json"):
-        document = stored.documents[name]
-        part = document["model"] if name == "config.json" else document
-        digest.update(json.dumps(part, sort_keys=True).encode())
-    for name in sorted(stored.tensors):
-        digest.update(name.encode())
-        digest.update(stored.tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r}: cannot be used here: {reason} Choose auto or cpu.") from None
-    return device

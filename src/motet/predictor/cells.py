@@ -1,0 +1,117 @@
+"""Entries to samples: every cell read and made into tokens, broken ones said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from PIL import Image, ImageOps
+
+from motet.data.cache import FeatureCache, content_key
+from motet.data.image import square, to_rgb
+from motet.data.mel import RATE
+from motet.data.processor import Processor
+from motet.errors import DataError
+from motet.predictor.inputs import Entry
+from motet.types import Piece, Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Broken:
+    """An entry that cannot be used, and the cell's column that is why."""
+
+    column: str
+    error: DataError
+
+
+def keys_of(entry: Entry, processors: Mapping[str, Processor]) -> dict[str, str] | Broken:
+    """modality -> digest of the cell's content, files included, and of what turns it into tokens."""
+    keys = {}
+    for m, cell in entry.cells.items():
+        try:
+            key = _key(cell, entry.root, processors[m])
+        except DataError as error:
+            return Broken(entry.columns.get(m, m), error)
+        if key is not None:
+            keys[m] = key
+    return keys
+
+
+def _key(cell: Any, root: Path, processor: Processor) -> str | None:
+    match cell:
+        case Path():
+            path = cell.resolve()
+            return content_key(path.name, path.parent, processor)
+        case Image.Image() | np.ndarray() | tuple():
+            digest = hashlib.sha256(processor.fingerprint.encode())
+            for part in cell if isinstance(cell, tuple) else (cell,):
+                digest.update(np.ascontiguousarray(part).tobytes())
+            return digest.hexdigest()
+        case _:
+            return content_key(cell, root, processor)
+
+
+def read_entries(
+    entries: Sequence[Entry], processors: Mapping[str, Processor], cache: FeatureCache
+) -> list[Sample | Broken]:
+    """Every entry as tokens, or why it cannot be; encoders run on all of them together."""
+    pieces: list[dict[str, Piece]] = [{} for _ in entries]
+    broken: dict[int, Broken] = {}
+    for m, processor in processors.items():
+        todo: list[tuple[int, str, Any]] = []
+        for i, entry in enumerate(entries):
+            if i in broken or m not in entry.cells:
+                continue
+            try:
+                key = _key(entry.cells[m], entry.root, processor)
+                known = cache.get(key) if key else None
+                raw = (
+                    None if known is not None or key is None else _read(entry.cells[m], entry.root, processor)
+                )
+            except DataError as error:
+                broken[i] = Broken(entry.columns.get(m, m), error)
+                continue
+            if known is not None:
+                if len(known):  # caches keep a piece without tokens for a file without this modality
+                    pieces[i][m] = known
+            elif raw is not None:
+                todo.append((i, key or "", raw))
+        for (i, key, _), piece in zip(todo, processor.pieces([raw for *_, raw in todo]), strict=True):
+            if processor.spec.pretrained:  # only what was dear to compute
+                cache.put(key, piece)
+            pieces[i][m] = piece
+    return [
+        broken.get(i) or Sample(id=entry.id or str(i), pieces=pieces[i]) for i, entry in enumerate(entries)
+    ]
+
+
+def _read(cell: Any, root: Path, processor: Processor) -> Any:
+    match cell:
+        case Path():
+            path = cell.resolve()
+            return processor.read(path.name, path.parent)
+        case Image.Image() | np.ndarray() | tuple() if processor.kind == "image":
+            picture = cell if isinstance(cell, Image.Image) else Image.fromarray(np.asarray(cell))
+            upright = to_rgb(ImageOps.exif_transpose(picture), "picture")
+            return square(upright, processor.size)  # type: ignore[attr-defined]
+        case np.ndarray() | tuple() if processor.kind == "audio":
+            return _wave(cell)
+        case _:
+            return processor.read(cell, root)
+
+
+def _wave(cell: Any) -> np.ndarray:
+    """(n,) samples at 16 kHz, or a pair of (n,) or (n, channels) samples and their rate."""
+    samples, rate = cell if isinstance(cell, tuple) else (cell, RATE)
+    wave = np.asarray(samples, np.float32)
+    wave = wave.mean(axis=1) if wave.ndim == 2 else wave
+    if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
+        raise DataError(
+            f"a sound must be finite samples of shape (n,) or (n, channels), found {np.shape(samples)}."
+        )
+    return wave if rate == RATE else soxr.resample(wave, rate, RATE)
