@@ -157,6 +157,12 @@ class Layout:
         )
         return layout, order
 
+    @staticmethod
+    def per_token() -> tuple[str, ...]:
+        """The names of the tensors that have one entry a token."""
+        whole = ("modalities", "counts", "samples", "offsets")
+        return tuple(f.name for f in fields(Layout) if f.name not in whole)
+
     @property
     def tokens(self) -> int:
         return sum(self.counts)
@@ -179,9 +185,8 @@ class Layout:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Layout:
         """The same layout with its per-token tensors on `device`; `offsets` stays on the CPU."""
-        names = [f.name for f in fields(self) if f.name not in ("modalities", "counts", "samples", "offsets")]
         moved: dict[str, Any] = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names
+            name: getattr(self, name).to(device, non_blocking=non_blocking) for name in self.per_token()
         }
         return replace(self, **moved)
 
@@ -218,6 +223,30 @@ class TokenBatch:
             targets={k: moved(v) for k, v in self.targets.items()},
             group=moved(self.group),
             weight=None if self.weight is None else moved(self.weight),
+        )
+
+    def rows(self, start: int, stop: int) -> TokenBatch:
+        """The samples start..stop as a batch of their own. Waits for the device if the batch is on one."""
+        layout, own = self.layout, slice(start, stop)
+        kept = (layout.sample >= start) & (layout.sample < stop)
+        places = {m: kept[layout.slice_of(m)] for m in layout.modalities}
+        counts = tuple(int(place.sum()) for place in places.values())
+        per_token = {name: getattr(layout, name)[kept] for name in Layout.per_token()}
+        per_token["sample"] = per_token["sample"] - start
+        return TokenBatch(
+            layout=replace(
+                layout,
+                counts=counts,
+                samples=stop - start,
+                offsets=torch.tensor([0, *np.cumsum(counts).tolist()], dtype=torch.int64),
+                **per_token,
+            ),
+            values={m: v[places[m]] for m, v in self.values.items()},
+            targets={t: v[own] for t, v in self.targets.items()},
+            group=self.group[own],
+            ids=self.ids[own],
+            labels={m: tuple(v[i] for i in places[m].nonzero()[:, 0]) for m, v in self.labels.items()},
+            weight=None if self.weight is None else self.weight[own],
         )
 
 

@@ -7,14 +7,17 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load, save
 
+from motet.data.blob import Blob
 from motet.data.media import broken, open_media
 from motet.data.processor import Processor
+from motet.data.spoken import Spoken
 from motet.types import Piece
 
 MEDIA = ("image", "audio", "video")
@@ -36,19 +39,27 @@ def content_key(cell: Any, root: Path, processor: Processor) -> str | None:
     if cell is None or cell in ("", []):
         return None
     digest = hashlib.sha256(processor.fingerprint.encode())
-    if processor.kind in MEDIA or (processor.kind == "features" and isinstance(cell, str)):
-        path = open_media(cell, root)
-        assert path is not None
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise broken(str(cell), "unreadable", f"the file cannot be read: {error.strerror}") from None
+    named = isinstance(cell, str) and processor.kind == "features"
+    if processor.kind in MEDIA or named or isinstance(cell, Path | Blob):
+        digest.update(_hash_of(cell, root))
+    elif isinstance(cell, Spoken):
+        digest.update(cell.text.encode("utf-8", "surrogatepass") + b"\0" + _hash_of(cell.media, root))
     elif isinstance(cell, str):
         digest.update(cell.encode("utf-8", "surrogatepass"))
     else:
         digest.update(json.dumps(cell, default=str).encode())
     return digest.hexdigest()
+
+
+def _hash_of(cell: Any, root: Path) -> bytes:
+    """sha256 of what a cell of media names or holds."""
+    path = open_media(cell, root)
+    assert path is not None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise broken(str(cell), "unreadable", f"the file cannot be read: {error.strerror}") from None
 
 
 class FeatureCache:
@@ -71,7 +82,8 @@ class FeatureCache:
             return None
         parts = load(data[32:])
         labels = json.loads(parts.pop("labels").tobytes()) if "labels" in parts else None
-        return expanded(Piece(**parts, labels=None if labels is None else tuple(labels)))
+        estimated = parts.pop("estimated", None) is not None
+        return expanded(Piece(**parts, labels=None if labels is None else tuple(labels), estimated=estimated))
 
     def put(self, key: str, piece: Piece) -> None:
         """Where nothing can be written (no space, no right to), that is said once and the cache is off."""
@@ -81,6 +93,8 @@ class FeatureCache:
         parts = {"values": packed.values, "time": packed.time, "row": packed.row, "col": packed.col}
         if packed.labels is not None:
             parts["labels"] = np.frombuffer(json.dumps(packed.labels).encode(), np.uint8)
+        if packed.estimated:
+            parts["estimated"] = np.ones(1, np.uint8)
         data = save({name: np.ascontiguousarray(v) for name, v in parts.items() if v is not None})
         path = self._path(key)
         try:
@@ -111,18 +125,14 @@ def compact(piece: Piece) -> Piece:
         return piece
     with np.errstate(over="ignore"):
         small = piece.values.astype(np.float16)
-    return (
-        piece
-        if (small != piece.values).any()
-        else Piece(small, piece.time, piece.row, piece.col, piece.labels)
-    )
+    return piece if (small != piece.values).any() else replace(piece, values=small)
 
 
 def expanded(piece: Piece) -> Piece:
     """Vectors as float32 again."""
     if piece.values.dtype != np.float16:
         return piece
-    return Piece(piece.values.astype(np.float32), piece.time, piece.row, piece.col, piece.labels)
+    return replace(piece, values=piece.values.astype(np.float32))
 
 
 def size_of(piece: Piece) -> int:

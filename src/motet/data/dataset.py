@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from motet.data.cache import FeatureCache, compact, content_key, expanded, size_of
-from motet.data.columns import Columns, modality_name
-from motet.data.processor import Processor
+from motet.data.columns import Columns, Task, modality_name
+from motet.data.groups import group_rows
+from motet.data.processor import Processor, spoken_in
 from motet.data.quarantine import Quarantine
+from motet.data.spoken import placed
 from motet.data.table import Table
 from motet.errors import DataError
 from motet.types import Piece, Sample
@@ -25,7 +27,8 @@ class Dataset:
     """Samples of `rows` of `table`, in that order.
 
     `processors`: modality name -> Processor; a modality whose column the table lacks is missing
-    everywhere. "<clip>_sound" is the sound track of the video modality "<clip>". `rows`, `fingerprint`
+    everywhere. "<clip>_sound" is the sound track of the video modality "<clip>", and a text with
+    `spoken_in` lies on the clock of that sound or clip. `rows`, `fingerprint`
     and the length change once, in `prepare`, when broken rows are left out. Up to `memory_bytes` of
     Pieces stay in memory; the others come from `cache`, or are made anew.
     """
@@ -40,30 +43,23 @@ class Dataset:
         cache: FeatureCache | None = None,
         quarantine: Quarantine | None = None,
         memory_bytes: int = 2**30,
+        groups: Sequence[str] | None = None,
     ) -> None:
         self.table, self.columns, self.processors = table, columns, dict(processors)
         self.rows = list(rows)
         self.cache, self.quarantine = cache or FeatureCache(None), quarantine
         self.memory_bytes = memory_bytes
+        self._groups = groups
         self._memory: dict[str, Piece] = {}
         self._used = 0
         self._keys: dict[tuple[str, int], str | None] = {}
-        self._column_of = dict(self._matched())
-
-    def _matched(self) -> Iterator[tuple[str, str]]:
-        by_name = {modality_name(column): column for column in self.columns.modalities}
-        for name, processor in self.processors.items():
-            column = by_name.get(name) or (
-                by_name.get(name.removesuffix("_sound")) if processor.kind == "audio" else None
-            )
-            if column is not None:
-                yield name, column
+        self._column_of, self._media_of = matched(self.columns.modalities, self.processors)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def targets(self) -> dict[str, Literal["classes", "number"]]:
+    def targets(self) -> dict[str, Task]:
         """What `collate` should make of the label column, under its name; {} without one."""
         label, task = self.columns.label, self.columns.task
         return {label: task} if label and task else {}
@@ -91,19 +87,28 @@ class Dataset:
         cells = self.table.row(row)
         pieces = {}
         for modality, column in self._column_of.items():
-            piece = self._piece(modality, column, row, cells[column])
+            piece = self._piece(modality, column, row, self._cell(modality, cells))
             if len(piece):
                 pieces[modality] = expanded(piece)
         columns = self.columns
         target = self._target(row, cells)
-        group = cells.get(columns.group) if columns.group else None
         name = cells.get(columns.id) if columns.id else None
         return Sample(
             id=str(row if name is None else name),
             pieces=pieces,
             targets={} if target is None or columns.label is None else {columns.label: target},
-            group="" if group is None else str(group),
+            group=self.groups[row],
+            weight=columns.row_weight(cells.get(columns.weight), self.table.where(row))
+            if columns.weight
+            else 1.0,
         )
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The group of every row of the table: those of `group_rows`, where none were given."""
+        if self._groups is None:
+            self._groups = group_rows(self.table, self.columns)
+        return self._groups
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Read every row once: fill memory and cache, leave broken rows out, name them.
@@ -124,9 +129,27 @@ class Dataset:
                 f"{self.table.path}: no usable row is left. `motet check {self.table.path}` says why."
             )
 
+    def _cell(self, modality: str, row: Mapping[str, Any]) -> Any:
+        """What the processor of a modality reads in a row."""
+        column, media = self._column_of[modality], self._media_of.get(modality)
+        if self.processors[modality].kind != "text":
+            return row[column]
+        said = row[column] if column != media else None
+        return placed(said, None if media is None else row[media], self.table.root)
+
+    def _cells(self, modality: str) -> Sequence[Any]:
+        """`_cell` of every row."""
+        column, media = self._column_of[modality], self._media_of.get(modality)
+        cells = self.table.column(column)
+        if self.processors[modality].kind != "text":
+            return cells
+        empty = [None] * len(cells)
+        said, heard = cells if column != media else empty, self.table.column(media) if media else empty
+        return [placed(c, m, self.table.root) for c, m in zip(said, heard, strict=True)]
+
     def _read_all(self, modality: str, column: str, progress: Progress | None) -> set[int]:
         """Make the Pieces of one modality that are not there yet, in chunks. Returns the broken rows."""
-        processor, cells = self.processors[modality], self.table.column(column)
+        processor, cells = self.processors[modality], self._cells(modality)
         bad: set[int] = set()
         for start in range(0, len(self.rows), CHUNK):
             raws: dict[str, Any] = {}
@@ -191,23 +214,31 @@ class Dataset:
             self._memory[key] = small
             self._used += size
 
-    def _target(self, row: int, cells: Mapping[str, Any]) -> int | float | None:
+    def _target(self, row: int, cells: Mapping[str, Any]) -> int | float | np.ndarray | None:
         label = self.columns.label
-        return self.columns.target(cells.get(label), self.table.where(row)) if label else None
+        if label is None:
+            return None
+        target = self.columns.target(cells.get(label), self.table.where(row))
+        if target is None and self.columns.task == "multilabel":  # a batch without any still knows its width
+            return np.full(len(self.columns.classes), np.nan, np.float32)
+        return target
 
     def _bad_labels(self) -> Iterator[int]:
-        label = self.columns.label
-        if label is None or label not in self.table.columns:
-            return
-        cells = self.table.column(label)
-        for row in self.rows:
-            where = self.table.where(row)
-            try:
-                self.columns.target(cells[row], where)
-            except DataError as error:
-                why = str(error).removeprefix(f"{where}: ")
-                self._leave_out(row, label, None, DataError(why, rule="label"))
-                yield row
+        """Rows whose label or weight cannot be used; they are named and left out."""
+        columns = self.columns
+        for name, read in ((columns.label, columns.target), (columns.weight, columns.row_weight)):
+            if name is None or name not in self.table.columns:
+                continue
+            cells = self.table.column(name)
+            for row in self.rows:
+                where = self.table.where(row)
+                try:
+                    read(cells[row], where)
+                except DataError as error:
+                    why = str(error).removeprefix(f"{where}: ")
+                    rule = "label" if name == columns.label else "weight"
+                    self._leave_out(row, name, None, DataError(why, rule=rule))
+                    yield row
 
     def _is_empty(self, row: int) -> bool:
         """Whether no modality has anything in this row; such a row is named and left out."""
@@ -236,6 +267,29 @@ class Dataset:
                 self.quarantine.check(len(self.table))
 
 
+def matched(
+    modalities: Iterable[str], processors: Mapping[str, Processor]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """modality -> the column that holds it, and modality -> the column of media that its text is said in.
+
+    modalities: the columns of media and texts. Both are the same column where the text stands only
+    in files beside the media.
+    """
+    by_name = {modality_name(column): column for column in modalities}
+    columns, media = {}, {}
+    for name, processor in processors.items():
+        column = by_name.get(name)
+        if column is None and processor.kind == "audio":
+            column = by_name.get(name.removesuffix("_sound"))
+        spoken = by_name.get(spoken_in(processor))
+        if spoken is not None:
+            media[name] = spoken
+        if column is not None or spoken is not None:
+            columns[name] = column or str(spoken)
+    return columns, media
+
+
 def _cheap(processor: Processor) -> bool:
     """Whether a Piece is made faster than it is read back."""
-    return processor.kind in ("text", "features") and not processor.spec.pretrained
+    slow = processor.spec.pretrained or spoken_in(processor)
+    return processor.kind in ("text", "features") and not slow

@@ -20,13 +20,15 @@ from motet.errors import ConfigError
 class VideoConfig:
     """Frames are taken every 1/`fps` s; where that gives more than `max_frames`, half as often, and so on.
 
-    `size` and `patch` hold without an encoder. The other limits refuse a clip as broken.
+    `size` and `patch` hold without an encoder. `sound`: whether the sound track of the clips is a
+    modality as well. The other limits refuse a clip as broken.
     """
 
     size: int = 64
     patch: int = 16
     fps: float = 2.0
     max_frames: int = 16
+    sound: bool = True
     max_seconds: float = 600.0
     max_pixels: int = 36_000_000
     wall_seconds: float = 120.0

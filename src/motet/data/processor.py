@@ -14,6 +14,7 @@ from motet.data.audio import AudioConfig, AudioProcessor, fit_audio, read_audio
 from motet.data.features import FeaturesConfig, FeaturesProcessor, fit_features, read_features
 from motet.data.image import ImageConfig, ImageProcessor
 from motet.data.media import VERSION, check_encoder
+from motet.data.spoken import Spoken, read_words
 from motet.data.text import TextConfig, TextProcessor, parse_tokenizer, train_tokenizer
 from motet.data.video import VideoConfig, VideoProcessor
 from motet.errors import ConfigError, DataError, MismatchError
@@ -77,7 +78,7 @@ def make_processor(
         case "text":
             tokenizer = None
             if encoder is None:
-                texts = [c for c in map(_as_text, cells) if c]
+                texts = [c for c in (_as_text(cell, root) for cell in cells) if c]
                 if not texts:
                     raise DataError(f"column {name!r}: not one text to train a tokenizer on.")
                 tokenizer = train_tokenizer(texts, config.text)
@@ -136,6 +137,12 @@ def load_processor(saved: Mapping[str, Any], encoder: Encoder | None = None) -> 
     raise DataError(f"{where}: unknown kind {kind!r}. Fit the model again.")
 
 
+def spoken_in(processor: Processor) -> str:
+    """The modality of sound or video that a text is said in; "" for none."""
+    said = processor.config.spoken_in if isinstance(processor, TextProcessor) else ""
+    return "" if said == "none" else said
+
+
 def _check_kind(name: str, kind: str, encoder: Encoder | None) -> None:
     if encoder is None:
         return
@@ -147,7 +154,14 @@ def _check_kind(name: str, kind: str, encoder: Encoder | None) -> None:
         )
 
 
-def _as_text(cell: Any) -> str | None:
+def _as_text(cell: Any, root: Path) -> str | None:
+    if isinstance(cell, Path):
+        try:
+            return read_words(cell, root)[0]
+        except DataError:
+            return None
+    if isinstance(cell, Spoken):
+        return cell.text
     return None if cell is None or isinstance(cell, list | dict) else str(cell)
 
 

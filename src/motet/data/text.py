@@ -13,8 +13,11 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from motet.data.media import broken, described, digest, half
+from motet.data.spoken import Spoken, Timed, read_words, spread
 from motet.errors import ConfigError, DataError
 from motet.types import Encoder, Kind, ModalitySpec, Piece
+
+MAX_WORD = 10_000
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,15 @@ class TextConfig:
     """Texts longer than `max_chars` characters or `max_tokens` tokens are cut there.
 
     `vocab` is the most tokens that a tokenizer trained here may have. A plain text is given
-    `seconds_per_word` of time a word.
+    `seconds_per_word` of time a word, or, where it is `spoken_in` another modality (a sound or a clip),
+    spread over the voiced part of that; "none" for no modality, "" to find it by the columns' names.
     """
 
     max_tokens: int = 128
     max_chars: int = 20_000
     vocab: int = 8000
     seconds_per_word: float = 0.3
+    spoken_in: str = ""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 3 or self.max_chars < 1 or self.vocab < 257:
@@ -121,12 +126,23 @@ class TextProcessor:
         )
         self.fingerprint = digest(self.to_dict())
 
-    def read(self, cell: Any, root: Path) -> str | None:
-        """The cleaned text; None where there is none.
+    def read(self, cell: Any, root: Path) -> str | Timed | None:
+        """The cleaned text, with the times of its words where the cell is a `Path` or `Spoken`; or None.
 
         Raises:
-            DataError: not a text, or nothing in it that gives a token.
+            DataError: not a text, or nothing in it that gives a token; a broken transcript or sound.
         """
+        if isinstance(cell, Path):
+            text, times = read_words(cell, root)
+            words = ["".join(clean(word, MAX_WORD).split()) or "\ufffd" for word in text.split()]
+            return Timed(self._usable(" ".join(words)[: self.config.max_chars].strip()), times)
+        if isinstance(cell, Spoken):
+            told = self._plain(cell.text)
+            spoken = None if told is None else spread(told.split(), cell.media, root)
+            return told if told is None or spoken is None else Timed(told, spoken, estimated=True)
+        return self._plain(cell)
+
+    def _plain(self, cell: Any) -> str | None:
         if cell is None or cell == "":
             return None
         if isinstance(cell, bool | int | float):
@@ -136,13 +152,16 @@ class TextProcessor:
         text = clean(cell, self.config.max_chars)
         if not text and not cell.isspace():
             raise broken(cell[:20], "no text", "nothing but control characters")
-        if text and not len(self._kept(self.tokenizer.encode(text[:256]))):
-            raise broken(text[:20], "no text", "the tokenizer finds no token in it")
-        return text or None
+        return self._usable(text) if text else None
 
-    def pieces(self, raws: Sequence[str]) -> list[Piece]:
+    def _usable(self, text: str) -> str:
+        if not len(self._kept(self.tokenizer.encode(text[:256]))):
+            raise broken(text[:20], "no text", "the tokenizer finds no token in it")
+        return text
+
+    def pieces(self, raws: Sequence[str | Timed]) -> list[Piece]:
         """One Piece a text. Labels are the parts of the text that its tokens stand for."""
-        encodings = self.tokenizer.encode_batch(list(raws))
+        encodings = self.tokenizer.encode_batch([r.text if isinstance(r, Timed) else r for r in raws])
         kept = [self._kept(encoding) for encoding in encodings]
         if self.encoder is None:
             values = [np.asarray(e.ids, np.int64)[k] for e, k in zip(encodings, kept, strict=True)]
@@ -173,14 +192,17 @@ class TextProcessor:
         tail = np.flatnonzero(special)[lead:]
         return np.concatenate([ids[:lead], ids[kept], ids[tail]])
 
-    def _piece(self, text: str, encoding: Encoding, kept: np.ndarray, values: np.ndarray) -> Piece:
+    def _piece(self, raw: str | Timed, encoding: Encoding, kept: np.ndarray, values: np.ndarray) -> Piece:
+        text = raw.text if isinstance(raw, Timed) else raw
         spans = [encoding.offsets[i] for i in kept]
         blank = np.array([c.isspace() for c in text] or [True])
         starts = ~blank & np.concatenate([[True], blank[:-1]])
         word = np.maximum(np.cumsum(starts) - 1, 0)
         begin = [min(max(end - 1, 0), len(word) - 1) for _, end in spans]
-        time = word[begin].astype(np.float32) * np.float32(self.config.seconds_per_word)
         labels = tuple(text[a:b].strip() for a, b in spans)
+        if isinstance(raw, Timed):
+            return Piece(values, raw.times[word[begin]], labels=labels, estimated=raw.estimated)
+        time = word[begin].astype(np.float32) * np.float32(self.config.seconds_per_word)
         return Piece(values, time, labels=labels)
 
     def to_dict(self) -> dict[str, Any]:

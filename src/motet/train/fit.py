@@ -21,6 +21,7 @@ from motet.tasks.card import model_card
 from motet.tasks.evaluate import evaluate
 from motet.train.loop import Best, train
 from motet.train.prepare import Parts, prepare
+from motet.train.processors import derived
 from motet.train.run import Reporter, RunFolder
 from motet.train.settings import FitConfig, check_modalities, read_settings
 
@@ -57,7 +58,7 @@ def fit(
     source = open_table(table, root=Path(config.data.root) if config.data.root else None)
     columns = infer_columns(source, label=label, overrides=config.columns)
     modalities = {modality_name(column): kind for column, kind in columns.modalities.items()}
-    check_modalities(config, modalities, str(source.path))
+    check_modalities(config, derived(modalities), str(source.path))
     contrastive = _contrastive(retrieval, columns, source)
     for line in columns.describe():
         reporter.say(line)

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from motet.data.cache import FeatureCache, default_cache
-from motet.data.columns import Columns, modality_name
+from motet.data.columns import Columns
 from motet.data.dataset import Dataset
 from motet.data.loader import Loader, LoaderConfig
-from motet.data.processor import Processor, make_processor
+from motet.data.processor import Processor
 from motet.data.quarantine import Quarantine
 from motet.data.split import split_rows
 from motet.data.table import Table
 from motet.errors import DataError
 from motet.model import TaskSpec
-from motet.nn.backbones import available, load_encoder
+from motet.train.processors import make_processors
 from motet.train.run import Reporter, RunFolder
-from motet.train.settings import FitConfig, modality_settings
-from motet.types import Encoder, Kind
+from motet.train.settings import FitConfig
 
 VAL_BATCH = 1024  # rows validated together: the gallery of the recall that is shown
 
@@ -116,10 +115,7 @@ def prepare(
         rows = {**rows, "train": sorted(rows["train"] + rows["val"]), "val": []}
     if not rows["train"]:
         raise DataError(f"{source.path}: no row is left for training.", rule="empty")
-    processors = {
-        modality_name(column): _processor(column, kind, source, rows["train"], config, preset, reporter)
-        for column, kind in columns.modalities.items()
-    }
+    processors = make_processors(source, columns, rows["train"], config, preset=preset, say=reporter.say)
     cache = FeatureCache(default_cache() if config.data.cache else None)
     quarantine = Quarantine(run.quarantine, config.data.quarantine_limit)
 
@@ -137,31 +133,3 @@ def prepare(
         chosen = part(val, range(len(val)), columns.bind(val))
     test = part(source, rows["test"], columns)
     return Parts(columns, processors, train, chosen, test, quarantine.count, source)
-
-
-def _processor(
-    column: str,
-    kind: str,
-    table: Table,
-    rows: Sequence[int],
-    config: FitConfig,
-    preset: str,
-    reporter: Reporter,
-) -> Processor:
-    name = modality_name(column)
-    backbone, made = modality_settings(config, name, kind)
-    encoder = _encoder(backbone, kind, preset)
-    start = f"the frozen encoder {encoder.name}" if encoder else "scratch"
-    reporter.say(f"{name} starts from {start}")
-    cells = table.column(column)
-    return make_processor(name, kind, made, encoder, lambda: [cells[i] for i in rows], root=table.root)
-
-
-def _encoder(backbone: str | None, kind: str, preset: str) -> Encoder | None:
-    """The encoder that is asked for; where nothing is said, an installed one unless from scratch."""
-    if kind not in ("text", "image", "video") or backbone in ("none", "scratch"):
-        return None
-    wanted: Kind = "text" if kind == "text" else "image"
-    if backbone is None and preset != "scratch":
-        backbone = available(wanted)
-    return load_encoder(backbone, wanted) if backbone is not None else None
