@@ -1,4 +1,4 @@
-"""From the tokens of a batch to one vector a sample: the five ways, one interface.
+"""From the tokens of a batch to one vector a sample: five ways, and three of other papers, one interface.
 
 Every fusion is called as fusion(x (T, D), layout) -> (B, D) and takes every subset of modalities
 in every sample; a sample without any token gives zeros. What belongs to one modality is kept
@@ -8,6 +8,7 @@ under its name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from motet.errors import ConfigError
 from motet.nn import rules
 from motet.nn.attention import AttentionPlan, make_plan
+from motet.nn.peers import CrossModalFusion, LowRankFusion, TensorFusion
 from motet.nn.segments import segment_max, segment_mean, segment_softmax, segment_sum
 from motet.types import Layout
 
-FUSIONS = ("early", "late", "hierarchical", "attention", "mean")
+FusionName = Literal["early", "late", "hierarchical", "attention", "mean", "tensor", "lowrank", "mult"]
+FUSIONS: tuple[str, ...] = get_args(FusionName)
 
 
 def make_fusion(
@@ -34,29 +37,38 @@ def make_fusion(
 ) -> nn.Module:
     """The fusion of this name, or the module itself where one is given.
 
-    `heads` is used by "attention" and "hierarchical", `queries` by "attention", `ticks` by
+    `heads` is used by "attention", "hierarchical" and "mult", `queries` by "attention", `ticks` by
     "early", `order` by "hierarchical" (default: the order of `modalities`).
 
     Raises:
         ConfigError: no such name; a width that `heads` do not divide; an `order` that does not
             name every modality once; no tick or query.
     """
+    made: nn.Module
     match fusion:
         case nn.Module():
-            return fusion
+            made = fusion
         case "early":
-            return EarlyFusion(width, modalities, ticks=ticks)
+            made = EarlyFusion(width, modalities, ticks=ticks)
         case "late":
-            return LateFusion(width, modalities)
+            made = LateFusion(width, modalities)
         case "hierarchical":
-            return HierarchicalFusion(width, modalities, heads=heads, order=order)
+            made = HierarchicalFusion(width, modalities, heads=heads, order=order)
         case "attention":
-            return AttentionFusion(width, heads=heads, queries=queries)
+            made = AttentionFusion(width, heads=heads, queries=queries)
         case "mean":
-            return MeanFusion()
-    raise ConfigError(
-        f"fusion: there is no {fusion!r}. Use one of {', '.join(FUSIONS)}, or pass an nn.Module."
-    )
+            made = MeanFusion()
+        case "tensor":
+            made = TensorFusion(width, modalities)
+        case "lowrank":
+            made = LowRankFusion(width, modalities)
+        case "mult":
+            made = CrossModalFusion(width, modalities, heads=heads)
+        case _:
+            raise ConfigError(
+                f"fusion: there is no {fusion!r}. Use one of {', '.join(FUSIONS)}, or pass an nn.Module."
+            )
+    return made
 
 
 class MeanFusion(nn.Module):
