@@ -1,0 +1,157 @@
+"""Several processes training one model: each has its rows of every batch, all have the loss of the whole.
+
+Started by `torchrun --nproc-per-node N -m motet fit ...`; plain `torch.distributed` underneath. Rows are
+gathered, so that contrastive pairs, class weights and masked means are those of the global batch; a
+modality that one rank's rows lack has zero gradients there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from motet.errors import ConfigError
+from motet.types import TokenBatch
+
+Parallel = Literal["ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`. Alone, nothing here does anything.
+
+    "ddp": every rank has the whole model. "fsdp": each has its shard of every parameter, and a block's
+    are gathered only while it runs (FSDP2).
+    """
+
+    rank: int = 0
+    size: int = 1
+    parallel: Parallel = "ddp"
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def shard(self, model: nn.Module) -> None:
+        """With "fsdp", shard `model` in place; before its optimizer is made."""
+        if self.size > 1 and self.parallel == "fsdp":
+            for block in model.mot.blocks:  # type: ignore[union-attr]
+                fully_shard(block)
+            fully_shard(model)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """With "ddp", the module whose backward averages the gradients over ranks."""
+        if self.size == 1 or self.parallel == "fsdp":
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+
+    def unsynchronised(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Within it, gradients pile up on their rank."""
+        if isinstance(module, DistributedDataParallel):
+            return module.no_sync()
+        return nullcontext()
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks, rank 0's first: (B of this rank, ...) -> (B, ...).
+
+        The gradient reaches this rank's rows; it is that of the whole where every rank computes the
+        same of the result.
+        """
+        if self.size == 1:
+            return rows
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+        most = max(int(count) for count in counts)
+        sent = rows.detach().contiguous()
+        sent = sent.to(torch.uint8) if rows.dtype == torch.bool else sent
+        sent = torch.cat([sent, sent.new_zeros(most - len(rows), *rows.shape[1:])])
+        got = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(got, sent)
+        parts = [part[: int(count)].to(rows.dtype) for part, count in zip(got, counts, strict=True)]
+        parts[self.rank] = rows
+        return torch.cat(parts)
+
+    def gather_targets(self, batch: TokenBatch) -> TokenBatch:
+        """The batch with the targets, groups and weights of all ranks; its tokens stay this rank's.
+
+        Groups are equal over ranks where they mean the same, which the loader sees to.
+        """
+        weight = torch.ones_like(batch.group, dtype=torch.float32) if batch.weight is None else batch.weight
+        return replace(
+            batch,
+            targets={name: self.gather(batch.targets[name]) for name in sorted(batch.targets)},
+            group=self.gather(batch.group),
+            weight=self.gather(weight),
+        )
+
+    def largest(self, number: int) -> int:
+        """The largest of all ranks' numbers."""
+        if self.size == 1:
+            return number
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        held = torch.tensor(number, device=device)
+        dist.all_reduce(held, dist.ReduceOp.MAX)
+        return int(held)
+
+    def any(self, yes: bool) -> bool:
+        """Whether it is so on any rank."""
+        return bool(self.largest(int(yes)))
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Rank 0 goes through alone, then the others: what it wrote they find."""
+        if self.size > 1 and not self.main:
+            dist.barrier()
+        yield
+        if self.size > 1 and self.main:
+            dist.barrier()
+
+
+@contextmanager
+def joined(parallel: Parallel = "ddp") -> Iterator[World]:
+    """The world that `torchrun` started this process in; a world of one without it.
+
+    Raises:
+        ConfigError: fewer GPUs than processes on this machine.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size(), parallel) if dist.is_initialized() else World()
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"torchrun started process {local + 1} of this machine, which has "
+                f"{torch.cuda.device_count()} GPUs. Choose --nproc-per-node to match."
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield World(dist.get_rank(), size, parallel)
+    finally:
+        dist.destroy_process_group()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together, on every rank; another as it is. All ranks must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, model: Tensor) -> Tensor:
+    """`tensor`, whole on every rank, sharded and placed as `model` is."""
+    tensor = tensor.to(model.device, model.dtype)
+    if isinstance(model, DTensor):
+        return distribute_tensor(tensor, model.device_mesh, model.placements)
+    return tensor
