@@ -1,3 +1,4 @@
+
 import pytest
 
 from motet import config
@@ -159,3 +160,36 @@ def test_modality_names():
         "_t_".replace("_t_", "m__t_"),
         "m_1st",
     ]
+
+
+def test_several_labels_at_once_from_lists_and_from_words_between_bars(tmp_path):
+    (tmp_path / "t.csv").write_text("text,tags\na b,x|y\nc d,\ne f, z \ng h,y|y\n")
+    table = open_table(tmp_path / "t.csv")
+    columns = infer_columns(table, overrides={"tags": "multilabel"})
+    assert (columns.label, columns.task, columns.classes) == ("tags", "multilabel", ("x", "y", "z"))
+    assert any("label <- tags (any of 3, 1 rows without)" in line for line in columns.describe())
+    targets = [columns.target(cell, "t") for cell in table.column("tags")]
+    assert targets[1] is None
+    assert [t.tolist() for t in targets if t is not None] == [[1, 1, 0], [0, 0, 1], [0, 1, 0]]
+    with pytest.raises(DataError, match="'w' is not one of the classes x, y, z"):
+        columns.target("x|w", "t")
+    lines = [
+        '{"text": "a b", "tags": ["x"]}',
+        '{"text": "c d", "tags": []}',
+        '{"text": "e f", "tags": ["y"]}',
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    table = open_table(tmp_path / "t.jsonl")
+    columns = infer_columns(table, label="tags")
+    assert columns.task == "multilabel"
+    assert columns.target([], "t").tolist() == [0, 0]
+    with pytest.raises(DataError, match="holds lists"):
+        infer_columns(table, label="tags", overrides={"tags": "classes"})
+
+
+def test_weights_are_numbers_from_zero_on():
+    columns = Columns({"text": "text"}, weight="weight")
+    assert [columns.row_weight(cell, "t") for cell in (None, "2.5", 0)] == [1.0, 2.5, 0.0]
+    for cell in ("-1", "much", "inf"):
+        with pytest.raises(DataError, match="no number from 0 on"):
+            columns.row_weight(cell, "t")

@@ -9,6 +9,7 @@ from motet.data.cache import FeatureCache, content_key
 from motet.data.collate import collate
 from motet.data.columns import infer_columns
 from motet.data.dataset import Dataset
+from motet.data.groups import group_rows
 from motet.data.processor import make_processor
 from motet.data.quarantine import Quarantine
 from motet.data.table import open_table
@@ -210,3 +211,28 @@ def test_keys_tell_processors_and_contents_apart(folder):
     assert content_key("p1.png", folder, text) != content_key("p1.png", folder, picture)
     assert content_key("p1.png", folder, picture) != content_key("p2.png", folder, picture)
     assert content_key("", folder, picture) is content_key(None, folder, picture) is None
+
+
+def test_groups_labels_and_weights_reach_the_batch(tmp_path):
+    rows = ["A dog,x|y,2", "a  dog,,", "a cat,y,0.5", "a bird,x,", "a cow,x,-1"]
+    lines = "".join(f"{row},{i % 3}.png\n" for i, row in enumerate(rows))
+    (tmp_path / "t.csv").write_text("text,tags,weight,photo\n" + lines)
+    for i in range(3):
+        Image.new("RGB", (20, 20), (90 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    table = open_table(tmp_path / "t.csv")
+    columns = infer_columns(table, overrides={"tags": "multilabel"})
+    processors = {"photo": make_processor("photo", "image", None, ImageEncoder())}
+    quarantine = Quarantine(limit=0.5)
+    groups = group_rows(table, columns, retrieval=True)
+    data = Dataset(table, columns, processors, range(5), quarantine=quarantine, groups=groups)
+    data.prepare()
+    assert [row["rule"] for row in quarantine.rows] == ["weight"] and len(data) == 4
+    batch = collate([data[i] for i in range(4)], [processors["photo"].spec], data.targets)
+    # rows 0 and 1 share a caption, rows 0 and 3 a picture
+    assert batch.group.tolist() == [0, 0, 1, 0]
+    assert batch.weight.tolist() == [2.0, 1.0, 0.5, 1.0]
+    assert batch.targets["tags"].shape == (4, 2) and batch.targets["tags"].isnan().tolist()[1] == [True, True]
+    assert batch.targets["tags"][[0, 2, 3]].tolist() == [[1, 1], [0, 1], [1, 0]]
+    alone = collate([data[1]], [processors["photo"].spec], data.targets)
+    assert alone.targets["tags"].shape == (1, 2) and alone.weight is None
+    assert alone.to("cpu").weight is None and batch.to("cpu").weight.tolist() == [2.0, 1.0, 0.5, 1.0]

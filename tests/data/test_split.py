@@ -1,12 +1,15 @@
 import random
+import time
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motet.data.columns import Columns, infer_columns
-from motet.data.split import PARTS, deal_groups, group_rows, split_rows
+from motet.data.groups import connected, group_rows
+from motet.data.split import PARTS, deal_groups, split_rows
 from motet.data.table import open_table
 from motet.errors import ConfigError, DataError
 
@@ -133,3 +136,62 @@ def test_bad_split_cell_and_fractions(tmp_path):
         split_rows(table, columns)
     with pytest.raises(ConfigError, match="add up to 1"):
         split_rows(table, Columns({"text": "text"}), fractions=(0.7, 0.2, 0.2))
+
+
+def union_find(links, count):
+    """The slow way: the least row of each set."""
+    parent = list(range(count))
+
+    def root(i):
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    for link in links:
+        first = {}
+        for line in np.atleast_2d(link):
+            for i, key in enumerate(line.tolist()):
+                if key >= 0:
+                    a, b = root(first.setdefault(key, i)), root(i)
+                    parent[max(a, b)] = min(a, b)
+    return [root(i) for i in range(count)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 2), st.integers(1, 30), st.randoms())
+def test_connected_rows_are_those_of_union_find(count, several, lines, keys, rnd):
+    links = [
+        np.array([[rnd.randrange(-1, keys) for _ in range(count)] for _ in range(lines)])
+        for _ in range(several)
+    ]
+    assert connected(links, count).tolist() == union_find(links, count)
+
+
+def test_a_long_chain_of_links_is_one_set():
+    even = np.arange(2000) // 2
+    odd = (np.arange(2000) + 1) // 2
+    assert not connected([even, odd], 2000).any()
+
+
+def test_same_picture_in_two_columns_links_rows(tmp_path):
+    rows = ["a.png,b.png", "c.png,a2.png", "d.png,e.png"]
+    files = [
+        (f"{n}.png", c) for n, c in [("a", b"1"), ("a2", b"1"), ("b", b"22"), ("c", b"333"), ("d", b"4")]
+    ]
+    table, columns = build(tmp_path, "image,photo", rows, [*files, ("e.png", b"55555")])
+    assert same(group_rows(table, columns)) == {frozenset({0, 1}), frozenset({2})}
+
+
+def test_near_rows_are_united(tmp_path):
+    table, columns = build(tmp_path, "text,label", [f"text {i},{'uv'[i % 2]}" for i in range(5)])
+    assert same(group_rows(table, columns, near=[(0, 3, 4)])) == {frozenset(s) for s in ({0, 3, 4}, {1}, {2})}
+
+
+def test_a_hundred_thousand_rows_are_split_in_seconds(tmp_path):
+    lines = "".join(f"r{i},text number {i},{'uv'[i % 2]}\n" for i in range(100_000))
+    (tmp_path / "t.csv").write_text("id,text,label\n" + lines)
+    table = open_table(tmp_path / "t.csv")
+    start = time.process_time()
+    parts = split_rows(table, infer_columns(table, label="label"))
+    assert time.process_time() - start < 6
+    assert sum(map(len, parts.values())) == 100_000

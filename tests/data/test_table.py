@@ -1,5 +1,7 @@
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motet.data.csvfile import parse_csv
+from motet.data.csvfile import read_csv
 from motet.data.table import open_table, resolve_media
 from motet.errors import DataError
 
@@ -51,21 +53,27 @@ def test_row_with_wrong_number_of_cells_names_its_line(tmp_path, row, cells):
         open_table(path)
 
 
-cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
+def plain(row):
+    return tuple(cell if cell.strip() else None for cell in row)
+
+
+cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r["), max_size=8)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(cell, cell), min_size=1, max_size=6))
 def test_csv_gives_back_every_cell_and_each_rows_line(rows):
-    lines, text = [], "a,b\n"
+    found_lines, text = [], "a,b\n"
     for row in rows:
-        lines.append(text.count("\n") + 1)
+        found_lines.append(text.count("\n") + 1)
         text += ",".join('"' + value.replace('"', '""') + '"' for value in row) + "\n"
-    from pathlib import Path
-
-    columns, found = parse_csv(text, Path("t.csv"))
-    assert list(zip(columns["a"], columns["b"], strict=True)) == rows
-    assert found == lines
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), "t.csv", text)
+        stored = read_csv(path)
+        assert [tuple(stored.row(i).values()) for i in range(len(stored))] == [plain(row) for row in rows]
+        assert list(stored.iterate(["b", "a"])) == [plain(row)[::-1] for row in rows]
+        assert list(stored.column("a")) == [plain(row)[0] for row in rows]
+        assert [stored.line(i) for i in range(len(stored))] == found_lines
 
 
 def test_tsv_and_semicolons(tmp_path):

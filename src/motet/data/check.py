@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from motet.data.columns import Columns, infer_columns
+from motet.data.groups import content_keys, group_rows
 from motet.data.probe import Level, probe
-from motet.data.split import content_keys, given_split, group_rows
+from motet.data.split import given_split
 from motet.data.table import Table, open_table
 
 LIMIT = 0.01  # share of broken rows above which training stops
@@ -164,7 +165,7 @@ def _repeated(table: Table, columns: Columns) -> Iterator[Finding]:
                 for cell in table.column(name)
             ]
         else:
-            keys = content_keys(table, [name])
+            keys = [[str(key)] if key >= 0 else [] for key in content_keys(table, [name])[0].tolist()]
         rows: dict[str, list[int]] = defaultdict(list)
         for i, mine in enumerate(keys):
             for key in mine:

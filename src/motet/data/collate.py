@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from motet.data.columns import Task
 from motet.errors import DataError
 from motet.types import Layout, ModalitySpec, Piece, Sample, TokenBatch
 
@@ -16,7 +16,7 @@ from motet.types import Layout, ModalitySpec, Piece, Sample, TokenBatch
 def collate(
     samples: Sequence[Sample],
     specs: Sequence[ModalitySpec],
-    targets: Mapping[str, Literal["classes", "number"]],
+    targets: Mapping[str, Task],
     *,
     drop: np.ndarray | None = None,
     labels: bool = False,
@@ -53,6 +53,9 @@ def collate(
         group=_groups(samples),
         ids=tuple(sample.id for sample in samples),
         labels=named,
+        weight=torch.tensor([sample.weight for sample in samples], dtype=torch.float32)
+        if any(sample.weight != 1 for sample in samples)
+        else None,
     )
 
 
@@ -123,8 +126,13 @@ def _values(spec: ModalitySpec, pieces: Sequence[Piece], order: np.ndarray | Non
     return values if order is None else values[order]
 
 
-def _target(samples: Sequence[Sample], name: str, kind: Literal["classes", "number"]) -> Tensor:
-    """(B,) int64 with -100, or float32 with NaN, where a sample has no such target."""
+def _target(samples: Sequence[Sample], name: str, kind: Task) -> Tensor:
+    """(B,) int64 with -100, or float32 with NaN, where a sample has no such target; (B, C) if multilabel."""
+    if kind == "multilabel":
+        found = [None if (t := s.targets.get(name)) is None else np.asarray(t, np.float32) for s in samples]
+        width = next((len(t) for t in found if t is not None), 0)
+        missing = np.full(width, np.nan, np.float32)
+        return torch.from_numpy(np.stack([missing if t is None else t for t in found]))
     if kind == "classes":
         return torch.tensor([int(s.targets.get(name, -100)) for s in samples], dtype=torch.int64)
     return torch.tensor([float(s.targets.get(name, np.nan)) for s in samples], dtype=torch.float32)

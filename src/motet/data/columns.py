@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
+
+from motet.data.labels import TASKS, Task, class_word, label_task, label_words, number_in
 from motet.data.paths import PICKLED, did_you_mean, extension_of, kind_of, shorten
 from motet.data.table import Table, check_ids
 from motet.errors import ConfigError, DataError
 
 KINDS = ("text", "image", "audio", "video", "features")
 ROLES = ("id", "group", "split", "weight", "label")
-CHOICES = (*KINDS, *ROLES, "classes", "number", "ignore")
+CHOICES = (*KINDS, *ROLES, *TASKS, "ignore")
 WORDS = {
     "text": "text title caption name sentence review comment body description transcript question answer "
     "summary content message tweet headline prompt words",
@@ -31,13 +33,13 @@ LOOK_AT = 1000  # cells a column is judged by, spread over the table
 class Columns:
     """The part each column plays. `modalities`: column name -> kind, in the table's order.
 
-    `task` is "classes" (then `classes` are the sorted words) or "number". `notes` are the lines of
-    `describe`.
+    `task` is "classes" or "multilabel" (then `classes` are the sorted words) or "number". `notes` are
+    the lines of `describe`.
     """
 
     modalities: dict[str, str]
     label: str | None = None
-    task: Literal["classes", "number"] | None = None
+    task: Task | None = None
     classes: tuple[str, ...] = ()
     id: str | None = None
     group: str | None = None
@@ -49,8 +51,9 @@ class Columns:
         """One line a column, such as "image <- picture (png)", for people to see before training."""
         return list(self.notes)
 
-    def target(self, cell: Any, where: str) -> int | float | None:
-        """A label cell as the model learns it: the index of its class, or the number; None if empty.
+    def target(self, cell: Any, where: str) -> int | float | np.ndarray | None:
+        """A label cell as the model learns it: the index of its class, the number, or (C,) float32 of 0 and
+        1 for several labels; None if empty. An empty list means that none of the labels applies.
 
         Raises:
             DataError: a word that is no known class, or no finite number.
@@ -58,18 +61,39 @@ class Columns:
         if cell is None or self.task is None:
             return None
         if self.task == "number":
-            number = _number(cell)
+            number = number_in(cell)
             if number is None:
                 raise DataError(
                     f"{where}: the label {shorten(cell)} in column {self.label!r} is not a finite number."
                 )
             return number
-        word = class_word(cell)
+        if self.task == "multilabel":
+            several = np.zeros(len(self.classes), np.float32)
+            several[[self._index(word, where) for word in label_words(cell)]] = 1
+            return several
+        return self._index(class_word(cell), where)
+
+    def _index(self, word: str, where: str) -> int:
         if word not in self.classes:
             close = did_you_mean(word, self.classes)
             known = ", ".join(self.classes[:20])
             raise DataError(f"{where}: the label {shorten(word)} is not one of the classes {known}.{close}")
         return self.classes.index(word)
+
+    def row_weight(self, cell: Any, where: str) -> float:
+        """A cell of the weight column: how much the row counts in training, 1 where it is empty.
+
+        Raises:
+            DataError: negative, or no finite number.
+        """
+        if cell is None:
+            return 1.0
+        number = number_in(cell)
+        if number is None or number < 0:
+            raise DataError(
+                f"{where}: the weight {shorten(cell)} in column {self.weight!r} is no number from 0 on."
+            )
+        return number
 
     def bind(self, table: Table) -> Columns:
         """The same columns for another table, which may lack some: those are missing there.
@@ -94,21 +118,15 @@ def modality_name(column: str) -> str:
     return name if re.match(r"[a-z]", name) else f"m_{name}"
 
 
-def class_word(cell: Any) -> str:
-    """A class label as it is compared and shown: 1.0 and "1" are the same class."""
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return str(cell).strip()
-
-
 def infer_columns(
     table: Table, *, label: str | None = None, overrides: Mapping[str, str] | None = None
 ) -> Columns:
     """Judge every column of `table`; `label` and `overrides` (column -> one of CHOICES) come first.
 
-    A label of words gives classes, one of numbers a regression; override it with "classes" or
-    "number". Numbers and words of few kinds are no modality: they are noted and left out. So is a
-    column that is only called "label" and has one class, say, as in a table for prediction.
+    A label of words gives classes, one of numbers a regression, one of lists several labels at once;
+    override it with "classes", "number" or "multilabel" (which also reads "a|b|c"). Numbers and words of
+    few kinds are no modality: they are noted and left out. So is a column that is only called "label" and
+    has one class, say, as in a table for prediction.
 
     Raises:
         ConfigError: a column that is not in the table, an unknown choice, two columns with one part
@@ -152,27 +170,26 @@ def infer_columns(
 
 def _learned(
     table: Table, roles: dict[str, Any], *, said: bool, lines: list[str], how: Mapping[str, str]
-) -> tuple[Literal["classes", "number"] | None, tuple[str, ...]]:
+) -> tuple[Task | None, tuple[str, ...]]:
     """Task and classes of the label, and its line. One that nobody named and that will not do is no label."""
     name = roles["label"]
     if name is None:
         return None, ()
     try:
-        task, classes = _task(table, name, how.get(name))
+        task, classes, missing = label_task(table, name, how.get(name))
     except DataError as error:
         if said:
             raise
         roles["label"] = None
         lines.append(f"ignore <- {name} ({error})")
         return None, ()
-    values = f"{len(classes)} classes" if task == "classes" else "number"
-    missing = sum(cell is None for cell in table.column(name))
+    values = {"number": "number", "classes": f"{len(classes)} classes"}.get(task, f"any of {len(classes)}")
     lines.append(f"label <- {name} ({values}{f', {missing} rows without' if missing else ''})")
     return task, classes
 
 
 def _said(table: Table, label: str | None, overrides: dict[str, str]) -> dict[str, str]:
-    """Column -> part, as the user says; "classes" and "number" mean the label."""
+    """Column -> part, as the user says; the tasks mean the label."""
     said: dict[str, str] = {}
     for name, choice in overrides.items():
         _known(table, name, f"--set columns.{name}={choice}")
@@ -181,7 +198,7 @@ def _said(table: Table, label: str | None, overrides: dict[str, str]) -> dict[st
                 f"--set columns.{name}={choice}: not a kind of column. Choose one of {', '.join(CHOICES)}."
                 + did_you_mean(choice, CHOICES)
             )
-        said[name] = "label" if choice in ("classes", "number") else choice
+        said[name] = "label" if choice in TASKS else choice
     if label is not None:
         _known(table, label, "label")
         if said.get(label, "label") != "label":
@@ -201,7 +218,12 @@ def _known(table: Table, name: str, what: str) -> None:
 
 
 def _filled(cells: Sequence[Any]) -> list[Any]:
-    filled = [cell for cell in cells if cell is not None]
+    """LOOK_AT of the cells that are not empty, spread over the table."""
+    step = max(1, len(cells) // (2 * LOOK_AT))
+    filled = [cells[i] for i in range(0, len(cells), step)] if step > 1 else list(cells)
+    filled = [cell for cell in filled if cell is not None]
+    if step > 1 and len(filled) < LOOK_AT:  # mostly empty
+        filled = [cell for cell in cells if cell is not None]
     return filled[:: max(1, len(filled) // LOOK_AT)][:LOOK_AT]
 
 
@@ -237,7 +259,7 @@ def _judge_words(name: str, seen: list[str]) -> tuple[str, str]:
         return "text", ""
     if named in ("image", "audio", "video"):
         return named, "by its name"
-    if all(_number(cell) is not None for cell in seen):
+    if all(number_in(cell) is not None for cell in seen):
         return "ignore", f"numbers; --label {name} would learn them"
     return "ignore", f"{distinct} different words; --label {name} or --set columns.{name}=text would use them"
 
@@ -262,36 +284,3 @@ def _check_modalities(table: Table, modalities: Mapping[str, str]) -> None:
                 f"{table.path}: the columns {other!r} and {column!r} would both be called "
                 f"{modality_name(column)!r} in the model. Rename one."
             )
-
-
-def _number(cell: Any) -> float | None:
-    try:
-        number = float(cell)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _task(table: Table, label: str, said: str | None) -> tuple[Literal["classes", "number"], tuple[str, ...]]:
-    cells = [cell for cell in table.column(label) if cell is not None]
-    if not cells:
-        raise DataError(
-            f"{table.path}: the label column {label!r} is empty in every row. Fill it or drop --label."
-        )
-    if said == "number" or (said != "classes" and all(_number(cell) is not None for cell in cells)):
-        return "number", ()
-    if any(isinstance(cell, list | dict) for cell in cells):
-        raise DataError(
-            f"{table.path}: the label column {label!r} holds lists. A label is one word or number."
-        )
-    classes = sorted({class_word(cell) for cell in cells})
-    if len(classes) < 2:
-        raise DataError(
-            f"{table.path}: every label in {label!r} is {classes[0]!r}; nothing can be learned from that."
-        )
-    if said != "classes" and len(classes) > max(100, len(cells) // 2):
-        raise DataError(
-            f"{table.path}: the label column {label!r} has {len(classes)} different values in {len(cells)} "
-            f"rows, too many for classes. If it is right, say --set columns.{label}=classes."
-        )
-    return "classes", tuple(classes)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from motet.data.blob import Blob
 from motet.errors import DataError
 
 EXTENSIONS = {
@@ -24,7 +25,10 @@ _KINDS = {extension: kind for kind, extensions in EXTENSIONS.items() for extensi
 
 
 def extension_of(cell: Any) -> str:
-    """The lower-cased ending of a cell that could be a path, without the dot, or ""."""
+    """The lower-cased ending of a cell that could be a path, without the dot, or "". Of media in memory
+    the content says it."""
+    if isinstance(cell, Blob):
+        return cell.extension
     if not isinstance(cell, str) or len(cell) > 1024 or "\n" in cell:
         return ""
     ending = PurePosixPath(cell).suffix.lower().removeprefix(".")

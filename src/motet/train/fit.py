@@ -55,14 +55,15 @@ def fit(
     """
     config = read_settings(settings, preset)
     reporter = progress or Reporter()
-    source = open_table(table, root=Path(config.data.root) if config.data.root else None)
+    given = Path(config.data.root) if config.data.root else None
+    source = open_table(table, root=given, remote=config.data.remote)
     columns = infer_columns(source, label=label, overrides=config.columns)
     modalities = {modality_name(column): kind for column, kind in columns.modalities.items()}
     check_modalities(config, derived(modalities), str(source.path))
     contrastive = _contrastive(retrieval, columns, source)
     for line in columns.describe():
         reporter.say(line)
-    val_source = open_table(val, root=source.root if config.data.root else None) if val else None
+    val_source = open_table(val, root=given, remote=config.data.remote) if val else None
     identity = {
         "config": configs.to_dict(config),
         "columns": configs.to_dict(columns),

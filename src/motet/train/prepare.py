@@ -10,7 +10,9 @@ import numpy as np
 from motet.data.cache import FeatureCache, default_cache
 from motet.data.columns import Columns
 from motet.data.dataset import Dataset
+from motet.data.groups import group_rows
 from motet.data.loader import Loader, LoaderConfig
+from motet.data.near import near_rows
 from motet.data.processor import Processor
 from motet.data.quarantine import Quarantine
 from motet.data.split import split_rows
@@ -110,7 +112,9 @@ def prepare(
         ConfigError: a backbone that cannot be had.
     """
     fractions = config.data.fractions if val is None else (1.0, 0.0, 0.0)
-    rows = split_rows(source, columns, seed=seed, fractions=fractions, retrieval=retrieval)
+    near = near_rows(source, columns) if config.data.near_duplicates else ()
+    groups = group_rows(source, columns, retrieval=retrieval, near=near)
+    rows = split_rows(source, columns, seed=seed, fractions=fractions, groups=groups)
     if val is not None and rows["val"]:
         rows = {**rows, "train": sorted(rows["train"] + rows["val"]), "val": []}
     if not rows["train"]:
@@ -122,7 +126,15 @@ def prepare(
     def part(table: Table, named: Sequence[int], what: Columns) -> Dataset | None:
         if not named:
             return None
-        made = Dataset(table, what, processors, named, cache=cache, quarantine=quarantine)
+        made = Dataset(
+            table,
+            what,
+            processors,
+            named,
+            cache=cache,
+            quarantine=quarantine,
+            groups=groups if table is source else None,
+        )
         made.prepare(reporter)
         return made
 

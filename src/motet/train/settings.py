@@ -16,6 +16,7 @@ from motet.losses import LossConfig
 from motet.model import MotetConfig, TaskSpec
 from motet.nn.block import BlockConfig, Component
 from motet.nn.embed import EmbedConfig
+from motet.nn.fusion import FusionName
 from motet.nn.mot import Attend, MoTConfig
 from motet.nn.positions import RotaryConfig
 from motet.train.loop import TrainConfig
@@ -29,12 +30,16 @@ Preset = Literal["scratch", "fast", "best"]
 class DataSettings:
     """`root`: where the paths in media cells begin, else the table's folder. `fractions` of train, val and
     test rows where the table has no split. `quarantine_limit`: the share of broken rows that is too
-    many. `cache`: whether prepared features are kept on disk for the next run."""
+    many. `cache`: whether prepared features are kept on disk for the next run. `remote`: whether the
+    table may be an address (s3://, gs://, hf:NAME). `near_duplicates`: whether pictures and sounds that
+    are nearly the same stay in one part of the split, too."""
 
     root: str | None = None
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     quarantine_limit: float = 0.01
     cache: bool = True
+    remote: bool = False
+    near_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class ModelSettings:
     dropout: float = 0.1
     drop_path: float = 0.0
     qk_norm: bool = True
-    fusion: Literal["early", "late", "hierarchical", "attention", "mean"] = "attention"
+    fusion: FusionName = "attention"
     embedding: int = 128
     pool: Literal["attention", "mean"] = "attention"
     direct: bool = True
