@@ -16,8 +16,6 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from motet.errors import ConfigError
@@ -46,6 +44,8 @@ class World:
     def shard(self, model: nn.Module) -> None:
         """With "fsdp", shard `model` in place; before its optimizer is made."""
         if self.size > 1 and self.parallel == "fsdp":
+            from torch.distributed.fsdp import fully_shard  # slow to import, as is DTensor
+
             for block in model.mot.blocks:  # type: ignore[union-attr]
                 fully_shard(block)
             fully_shard(model)
@@ -144,14 +144,21 @@ def joined(parallel: Parallel = "ddp") -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, whose class is slow to import."""
+    return hasattr(tensor, "full_tensor")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor put together, on every rank; another as it is. All ranks must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if sharded(tensor) else tensor  # type: ignore[operator]
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
     """`tensor`, whole on every rank, sharded and placed as `model` is."""
     tensor = tensor.to(model.device, model.dtype)
-    if isinstance(model, DTensor):
-        return distribute_tensor(tensor, model.device_mesh, model.placements)
-    return tensor
+    if not sharded(model):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, model.device_mesh, model.placements)  # type: ignore[attr-defined]

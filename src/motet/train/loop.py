@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from motet.checkpoint import load_folder, load_state, save_folder
 from motet.errors import ConfigError, Interrupted, MotetError
 from motet.model import parameter_groups
 from motet.train import optim
 from motet.train.average import WeightAverage
+from motet.train.collapse import CollapseWatch
+from motet.train.distributed import Parallel, World
+from motet.train.gradcache import Gradients
+from motet.train.modulate import brakes
 from motet.train.run import Reporter, RunFolder
 from motet.train.signals import caught_signals
+from motet.train.state import Checkpoints, State
 from motet.train.validate import better, validate
 from motet.types import TokenBatch
 
@@ -40,7 +44,10 @@ class TrainConfig(optim.OptimConfig):
     `motet.train.validate`. `patience`
     in epochs, 0 never stops early. `ema` is the decay of an average of the weights that is
     validated and kept instead of the weights, 0 for none. `clip` bounds the gradient's norm, 0 does
-    not. After `bad_steps` batches in a row without a finite loss training stops.
+    not. `micro_batch`: how many samples the model sees at once, 0 for the whole batch; the gradients are
+    those of the whole batch whatever it is. `modulation` slows modalities that learn too fast, see
+    `motet.train.modulate`, 0 does not. `parallel` is for several processes under torchrun, see
+    `motet.train.distributed`. After `bad_steps` batches in a row without a finite loss training stops.
     """
 
     epochs: int = 30
@@ -49,25 +56,13 @@ class TrainConfig(optim.OptimConfig):
     metric: str = "score"
     patience: int = 0
     ema: float = 0.0
+    micro_batch: int = 0
+    modulation: float = 0.0
+    parallel: Parallel = "ddp"
     bad_steps: int = 10
     log_steps: int = 10
     checkpoint_steps: int = 0
     checkpoint_seconds: float = 30.0
-
-
-@dataclass
-class State:
-    """Where a run stands. `stale` counts epochs since the best, `lines` those logged."""
-
-    step: int = 0
-    epoch: int = 0
-    position: int = 0
-    bad: int = 0
-    stale: int = 0
-    lines: int = 0
-    best: float | None = None
-    best_step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,11 +89,13 @@ def train(
     time_limit: float | None = None,
     stop: Callable[[int], bool] | None = None,
     reporter: Reporter | None = None,
+    world: World | None = None,
 ) -> Best:
     """Train until the epochs, the patience or the time (seconds) end; the model then holds the best weights.
 
     `objective(output, batch)` gives the loss and its parts. `stop(step)` is asked after every step;
-    where it says True, the run is saved and ends as on SIGTERM.
+    where it says True, the run is saved and ends as on SIGTERM. `world`: the processes that train
+    together, each with a loader of its own rows of every batch; all of them validate on all rows.
 
     Raises:
         Interrupted: SIGTERM, SIGINT or `stop`; everything is saved.
@@ -113,6 +110,7 @@ def train(
         run=run,
         seed=seed,
         reporter=reporter or Reporter(quiet=True),
+        world=world or World(),
     )
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices), caught_signals() as caught:
@@ -132,9 +130,12 @@ class _Loop:
         run: RunFolder,
         seed: int,
         reporter: Reporter,
+        world: World,
     ) -> None:
         self.model, self.objective, self.config, self.run = model, objective, config, run
         self.loader, self.val_loader, self.seed, self.reporter = loader, val_loader, seed, reporter
+        self.world = world
+        world.shard(model)
         groups = {
             name: [(f"model.{key}", p) for key, p in part] for name, part in parameter_groups(model).items()
         }
@@ -143,21 +144,28 @@ class _Loop:
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.device = self.trained[0].device
         self.steps = config.epochs * loader.steps_per_epoch
-        self.state = State()
+        self.state = State(micro=config.micro_batch)
         self.average = WeightAverage(model, config.ema)
-        self.best: dict[str, Tensor] = {}
-        self.best_saved = True
+        self.kept = Checkpoints(run, world, model, objective, self.optimizer, self.average)
+        self.collapse = CollapseWatch()
         self.saved_at = time.monotonic()
         self.speed, self.shown_at = 0.0, time.monotonic()
         if run.resume:
-            self._restore()
+            self.state = self.kept.restore(reporter.say)
+            if self.state.step:
+                reporter.say(f"resumed at step {self.state.step} of {self.steps}")
+        precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        micro = self.state.micro or config.micro_batch
+        self.gradients = Gradients(
+            model, objective, size=micro, precision=precision, world=world, say=reporter.say
+        )
 
     def fit(self, stop: Callable[[int], bool], deadline: float | None) -> Best:
         state, why = self.state, ""
         while state.epoch < self.config.epochs and not why:
             for batch in self.loader.batches(state.epoch, state.position):
-                self._step(batch.to(self.device))
-                if stop(state.step):
+                self._step(batch)
+                if self.world.any(stop(state.step)):
                     self._save()
                     self.reporter.close()
                     raise Interrupted(
@@ -165,7 +173,7 @@ class _Loop:
                         "Run the same command again with --resume to go on."
                     )
                 self._save_now_and_then()
-                if deadline is not None and time.monotonic() > deadline:
+                if self.world.any(deadline is not None and time.monotonic() > deadline):
                     why = "time limit reached"
                     break
             self._validate()
@@ -175,42 +183,38 @@ class _Loop:
                     why = f"no better {self.config.metric} for {state.stale} epochs"
         self.reporter.close()
         self._save()
-        if self.best:
-            self.model.load_state_dict(self.best)
+        self.kept.use_best()
         return Best(
             state.best_step, state.step, state.epoch, state.best, self.config.metric, why or "all epochs done"
         )
 
     def _step(self, batch: TokenBatch) -> None:
         state, config = self.state, self.config
-        torch.manual_seed((self.seed * 1_000_003 + state.step) & 0x7FFF_FFFF_FFFF_FFFF)
-        rates = optim.set_rate(self.optimizer, optim.rate(state.step, self.steps, config))
         self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss, parts = self.objective(self.model(batch), batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        if loss.requires_grad:
-            loss.backward()
-        found = [p.grad for p in self.trained if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(found)
+        seed = (self.seed * 1_000_003 + state.step) & 0x7FFF_FFFF_FFFF_FFFF
+        loss, parts = self.gradients(batch, seed)
+        own = brakes(parts, config.modulation)
+        rates = optim.set_rate(self.optimizer, optim.rate(state.step, self.steps, config), own)
+        norm = optim.total_norm(self.trained)
+        state.micro = self.gradients.size
         state.step += 1
         state.position += 1
-        if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
-            self._skip(batch, float(loss.detach()))
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            self._skip(batch, float(loss))
             return
         state.bad = 0
         due = config.log_steps > 0 and state.step % config.log_steps == 0
         gradients = optim.norms(self.optimizer) if due else {}
         if config.clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.trained, config.clip, norm)
+            optim.clip(self.trained, config.clip, norm)
         self.optimizer.step()
         self.average.update(state.step)
-        values = {"loss": float(loss.detach())} | {k: float(v) for k, v in parts.items()}
+        values = {"loss": float(loss)} | {k: float(v) for k, v in parts.items()}
         for key, value in ({"steps": 1.0} | values).items():
             state.sums[key] = state.sums.get(key, 0.0) + value
         if due:
             row = {"kind": "step", "step": state.step, "epoch": state.epoch} | values
-            self.run.log(row | {"lr": rates, "gradient": gradients})
+            self._log(row | {"lr": rates, "gradient": gradients})
         self._show(values, len(batch.ids))
 
     def _skip(self, batch: TokenBatch, loss: float) -> None:
@@ -218,7 +222,7 @@ class _Loop:
         state = self.state
         state.bad += 1
         self.optimizer.zero_grad(set_to_none=True)
-        self.run.log({"kind": "skipped", "step": state.step, "epoch": state.epoch, "ids": list(batch.ids)})
+        self._log({"kind": "skipped", "step": state.step, "epoch": state.epoch, "ids": list(batch.ids)})
         self.reporter.say(
             f"step {state.step}: loss {loss} or its gradient is not finite; batch skipped, "
             f"rows {', '.join(batch.ids[:8])}... (all in metrics.jsonl)"
@@ -238,8 +242,9 @@ class _Loop:
         with self.average.swapped():
             if self.val_loader is not None:
                 row["val"] = validate(self.model, self.objective, self.val_loader, self.device)
+                self.collapse(row["val"], self.reporter.say)
             self._keep_if_best(row.get("val", {}))
-        self.run.log(row | {"best_step": state.best_step})
+        self._log(row | {"best_step": state.best_step})
 
     def _keep_if_best(self, val: Mapping[str, float]) -> None:
         state, metric = self.state, self.config.metric
@@ -253,49 +258,21 @@ class _Loop:
         state.stale += 1
         if value is None or better(value, state.best, metric):
             state.best, state.best_step, state.stale = value, state.step, 0
-            self.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
-            self.best_saved = False
+            self.kept.keep_best()
 
     def _save_now_and_then(self) -> None:
         steps, seconds = self.config.checkpoint_steps, self.config.checkpoint_seconds
         late = 0 < seconds < time.monotonic() - self.saved_at
-        if late or (steps > 0 and self.state.step % steps == 0):
+        if self.world.any(late) or (steps > 0 and self.state.step % steps == 0):
             self._save()
 
     def _save(self) -> None:
-        """Best first: what the saved state calls best is then never older than what lies there."""
-        if not self.best_saved:
-            save_folder(self.run.best, tensors=self.best, documents={"state.json": asdict(self.state)})
-            self.best_saved = True
-        self.state.lines = self.run.lines
-        parts = {"model": self.model.state_dict(), "objective": self.objective.state_dict()}
-        parts["optimizer"] = optim.state_tensors(self.optimizer)
-        parts["average"] = self.average.tensors
-        tensors = {
-            f"{part}/{k}": v.detach().cpu() for part, inside in parts.items() for k, v in inside.items()
-        }
-        self.run.keep_previous()
-        save_folder(self.run.last, tensors=tensors, documents={"state.json": asdict(self.state)})
+        self.kept.save(self.state)
         self.saved_at = time.monotonic()
 
-    def _restore(self) -> None:
-        folder = self.run.newest(self.reporter.say)
-        if folder is None:
-            self.run.truncate(0)
-            return
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {k.split("/", 1)[1]: v for k, v in folder.tensors.items() if k.startswith(name + "/")}
-
-        load_state(self.model, part("model"), where=folder.path)
-        load_state(self.objective, part("objective"), where=folder.path)
-        optim.load_state_tensors(self.optimizer, part("optimizer"))
-        self.average.load(part("average"))
-        self.state = State(**folder.documents["state.json"])
-        self.run.truncate(self.state.lines)
-        if self.state.best_step:
-            self.best = dict(load_folder(self.run.best).tensors)
-        self.reporter.say(f"resumed at step {self.state.step} of {self.steps}")
+    def _log(self, row: Mapping[str, Any]) -> None:
+        if self.world.main:
+            self.run.log(row)
 
     def _show(self, values: Mapping[str, float], samples: int) -> None:
         now, state = time.monotonic(), self.state

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from motet.errors import ConfigError
+from motet.train.distributed import like, sharded, whole
 
 Groups = Mapping[str, list[tuple[str, nn.Parameter]]]
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -80,8 +82,9 @@ def make_optimizer(groups: Groups, config: OptimConfig) -> torch.optim.AdamW:
         own = config.groups.get(name, GroupConfig())
         decay = config.weight_decay if own.weight_decay is None else own.weight_decay
         trained = [(key, p) for key, p in members if p.requires_grad]
-        for matrices, strength in ((True, decay), (False, 0.0)):
-            part = [(key, p) for key, p in trained if (p.ndim >= 2) == matrices]
+        kinds = ((True, decay), (False, 0.0))
+        for (matrices, strength), spread in product(kinds, (True, False)):  # never mixed in one update
+            part = [(key, p) for key, p in trained if (p.ndim >= 2) == matrices and sharded(p) == spread]
             if part:
                 made.append(
                     {
@@ -98,11 +101,33 @@ def make_optimizer(groups: Groups, config: OptimConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(made, lr=config.lr, betas=config.betas, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
-    """Set every group's rate to `factor` times its own; returns them by group name."""
+def set_rate(
+    optimizer: torch.optim.Optimizer, factor: float, own: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Set every group's rate to `factor` times its own, and `own[name]` times that; returns them by name."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        group["lr"] = group["base_lr"] * factor * (own or {}).get(group["name"], 1.0)
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+def total_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """L2 norm of all gradients, of sharded ones over all ranks."""
+    plain, shards = _gradients(parameters)
+    norm = torch.nn.utils.get_total_norm(plain)
+    return torch.hypot(norm, whole(torch.nn.utils.get_total_norm(shards))) if shards else norm
+
+
+def clip(parameters: Sequence[Tensor], limit: float, norm: Tensor) -> None:
+    """Scale the gradients down so that their norm, now `norm`, is at most `limit`."""
+    for found in _gradients(parameters):
+        if found:
+            torch._foreach_mul_(found, float((limit / (norm + 1e-6)).clamp(max=1.0)))
+
+
+def _gradients(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The plain gradients and the sharded ones."""
+    found = [p.grad for p in parameters if p.grad is not None]
+    return [g for g in found if not sharded(g)], [g for g in found if sharded(g)]
 
 
 def norms(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -110,7 +135,7 @@ def norms(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     squares: dict[str, float] = {}
     for group in optimizer.param_groups:
         found = [p.grad for p in group["params"] if p.grad is not None]
-        total = sum(float(n) ** 2 for n in torch._foreach_norm(found)) if found else 0.0
+        total = sum(float(whole(n)) ** 2 for n in torch._foreach_norm(found)) if found else 0.0
         squares[group["name"]] = squares.get(group["name"], 0.0) + total
     return {name: math.sqrt(value) for name, value in squares.items()}
 
@@ -131,7 +156,7 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         found = {m: tensors[f"{key}/{m}"] for m in _MOMENTS if f"{key}/{m}" in tensors}
         if found:
             optimizer.state[p] = {
-                m: t.clone() if m == "step" else t.to(p.device, copy=True) for m, t in found.items()
+                m: t.clone() if m == "step" else like(t, p.detach()).clone() for m, t in found.items()
             }
 
 

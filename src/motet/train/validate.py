@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from motet.metrics import auroc, confusion_matrix, macro_f1, retrieval_metrics, softmax
+from motet.train.collapse import spread_of
 from motet.types import Output, TokenBatch
 
 _HIGHER = ("score", "R@10", ".macro_f1", ".accuracy", ".auroc", ".skill")
@@ -36,12 +37,14 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
     batch as the gallery (so use large batches), and per task "<task>.macro_f1", "<task>.accuracy"
     and "<task>.auroc", or "<task>.mae" and "<task>.skill" (1 - error / error of the median). "score" is
     the mean of recall, AUROC and skill: the loss of a small set often rises while all of these still
-    improve, and on few rows F1 jumps from epoch to epoch where AUROC does not.
+    improve, and on few rows F1 jumps from epoch to epoch where AUROC does not. "rank/<modality>" and
+    "spread/<modality>" tell whether embeddings collapse, see `motet.train.collapse`.
     """
     model.eval()
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
     answers: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    vectors: dict[str, list[np.ndarray]] = {}
     for arrived in loader.batches(0):
         batch = arrived.to(device)
         output = model(batch)
@@ -50,11 +53,14 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
         for key, value in values.items():
             sums[key] = sums.get(key, 0.0) + float(value) * len(batch.ids)
             weights[key] = weights.get(key, 0.0) + len(batch.ids)
+        for column, (m, rows) in enumerate(output.embeddings.items()):
+            found = rows[output.present[:, column]]
+            vectors.setdefault(m, []).append(found.float().cpu().numpy())
         for task, predicted in output.predictions.items():
             if task in batch.targets:
                 answers.setdefault(task, []).append((predicted.float().cpu(), batch.targets[task].cpu()))
     result = {key: total / weights[key] for key, total in sums.items()}
-    result |= _tasks(answers)
+    result |= _tasks(answers) | spread_of({m: np.concatenate(parts) for m, parts in vectors.items()})
     jobs = [value for key, value in result.items() if key.endswith(("R@10", ".auroc", ".skill"))]
     return result | {"score": float(np.mean(jobs)) if jobs else -result.get("loss", 0.0)}
 
