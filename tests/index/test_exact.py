@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from motet.errors import ConfigError, DataError, StorageError
-from motet.index.exact import ExactStore, ModelRef
+from motet.index.exact import ExactStore
 from motet.index.filter import parse_filter
-from motet.index.segment import Row
+from motet.index.store import Row
 
 WIDTH = 8
-MODEL = ModelRef("f" * 64, WIDTH)
 
 
 def unit(seed: int) -> np.ndarray:
@@ -35,7 +34,7 @@ def files(folder: Path) -> set[str]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ExactStore:
-    return ExactStore.create(tmp_path / "shop.index", MODEL)
+    return ExactStore.create(tmp_path / "shop.index", WIDTH)
 
 
 def test_the_nearest_rows_are_those_of_a_double_precision_oracle(store: ExactStore) -> None:
@@ -72,7 +71,7 @@ def test_rows_are_replaced_and_deleted_for_good(store: ExactStore, tmp_path: Pat
     again = ExactStore(store.folder)
     for s in (store, again):
         assert len(s) == 8
-        assert s.digest("r3") == "digest77" and s.digest("r4") is None
+        assert s.digests(["r3", "r4"]) == {"r3": "digest77"}
         ids = [h.id for h in s.search(unit(4), 100)]
         assert len(ids) == len(set(ids)) == 8 and "r4" not in ids
 
@@ -84,10 +83,10 @@ def test_merging_keeps_few_segments_and_every_row(store: ExactStore) -> None:
         store.write(delete=[f"r{i}"])
     left = {f"r{i}" for i in range(120) if i % 3}
     assert {h.id for h in ExactStore(store.folder).search(unit(0), 1000)} == left
-    manifest = json.loads((store.folder / "index.json").read_text())
+    manifest = json.loads((store.folder / "rows.json").read_text())
     assert len(manifest["segments"]) <= 8
     named = {f"{s['name']}{suffix}" for s in manifest["segments"] for suffix in (".npy", ".jsonl")}
-    assert files(store.folder) == named | {"index.json", "lock"}
+    assert files(store.folder) == named | {"rows.json", "lock"}
 
 
 def test_one_process_sees_what_another_wrote(store: ExactStore) -> None:
@@ -125,8 +124,8 @@ def test_a_missing_segment_is_named(store: ExactStore) -> None:
 
 
 def test_a_manifest_of_another_format_is_refused(store: ExactStore) -> None:
-    manifest = json.loads((store.folder / "index.json").read_text())
-    (store.folder / "index.json").write_text(json.dumps(manifest | {"format": 2}))
+    manifest = json.loads((store.folder / "rows.json").read_text())
+    (store.folder / "rows.json").write_text(json.dumps(manifest | {"format": 2}))
     with pytest.raises(DataError, match="format 2"):
         ExactStore(store.folder)
 
@@ -134,7 +133,7 @@ def test_a_manifest_of_another_format_is_refused(store: ExactStore) -> None:
 def test_nothing_is_created_over_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(ConfigError, match="not empty"):
-        ExactStore.create(tmp_path, MODEL)
+        ExactStore.create(tmp_path, WIDTH)
     assert files(tmp_path) == {"mine.txt"}
 
 

@@ -2,7 +2,7 @@
 
 A folder of immutable segments and one manifest:
 
-    index.json             which segments count, which of their rows are dead, whose vectors they are
+    rows.json              which segments count, and which of their rows are dead
     NAME.npy, NAME.jsonl   the segments
 
 A change writes a new segment, then replaces the manifest: what a reader finds is always the whole
@@ -12,7 +12,8 @@ of one commit. Small segments are merged into the new one, so their number stays
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,28 +25,19 @@ from motet.config import from_dict, read, to_dict
 from motet.errors import ConfigError, DataError
 from motet.index.durable import lock, write, writing
 from motet.index.filter import Filter
-from motet.index.segment import Row, Segment, SegmentInfo, write_segment
+from motet.index.segment import Segment, SegmentInfo, write_segment
+from motet.index.store import Row
 from motet.types import Hit
 
-MANIFEST = "index.json"
+MANIFEST = "rows.json"
 FORMAT = 1
 MOST_DEAD = 20_000  # of one segment, before it is written anew: keeps the manifest small
 
 
 @dataclass(frozen=True)
-class ModelRef:
-    """The model whose vectors these are, and where it was: relative to the index, and absolute."""
-
-    fingerprint: str
-    width: int
-    relative: str = ""
-    absolute: str = ""
-
-
-@dataclass(frozen=True)
 class Manifest:
     format: int
-    model: ModelRef
+    width: int
     segments: tuple[SegmentInfo, ...] = ()
 
 
@@ -64,7 +56,7 @@ class ExactStore:
         return (folder / MANIFEST).is_file()
 
     @classmethod
-    def create(cls, folder: Path, model: ModelRef) -> ExactStore:
+    def create(cls, folder: Path, width: int) -> ExactStore:
         """A new, empty store.
 
         Raises:
@@ -77,12 +69,8 @@ class ExactStore:
             )
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write(folder / MANIFEST, _as_json(to_dict(Manifest(FORMAT, model))))
+            write(folder / MANIFEST, _as_json(to_dict(Manifest(FORMAT, width))))
         return cls(folder)
-
-    @property
-    def model(self) -> ModelRef:
-        return self._manifest.model
 
     def refresh(self) -> None:
         """Read what has been committed since, if anything has."""
@@ -125,9 +113,13 @@ class ExactStore:
         name, position = self._places[id]
         return self._segments[name].read(position)
 
-    def digest(self, id: str) -> str | None:
-        name, position = self._places.get(id, ("", 0))
-        return self._segments[name].rows[position]["digest"] if name else None
+    def digests(self, ids: Sequence[str]) -> dict[str, str]:
+        """id -> digest of those that are there."""
+        places = {id: self._places[id] for id in ids if id in self._places}
+        return {id: self._segments[name].rows[i]["digest"] for id, (name, i) in places.items()}
+
+    def has_field(self, name: str) -> bool:
+        return name in self.fields()
 
     def fields(self) -> set[str]:
         """The names of all fields that any row has."""
@@ -135,6 +127,11 @@ class ExactStore:
 
     def modalities(self) -> set[str]:
         return {str(name) for s in self._segments.values() for name in np.unique(s.modality)}
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, in no order."""
+        for name, position in list(self._places.values()):
+            yield self._segments[name].read(position)
 
     def write(self, put: Sequence[Row] = (), delete: Iterable[str] = ()) -> int:
         """One commit: rows replaced or added, ids taken out. Returns how many rows went or were replaced.
@@ -153,7 +150,7 @@ class ExactStore:
                 dead[name].add(position)
             keep, rows = self._merge(dead, list(new.values()))
             if rows:
-                keep.append(write_segment(self.folder, rows, self.model.width))
+                keep.append(write_segment(self.folder, rows, self._manifest.width))
             manifest = replace(self._manifest, segments=tuple(keep))
             write(self.folder / MANIFEST, _as_json(to_dict(manifest)))
             self.refresh()
@@ -193,6 +190,14 @@ class ExactStore:
             name, position = self._places[id]
             hits.append(Hit(id, score, kind, dict(self._segments[name].rows[position]["fields"])))
         return hits
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def drop(self) -> None:
+        """Its folder is all there is of it."""
+        with writing(self.folder):
+            shutil.rmtree(self.folder)
 
 
 def _read_manifest(folder: Path) -> Manifest:

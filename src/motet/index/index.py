@@ -17,9 +17,19 @@ import numpy as np
 from motet.data.columns import modality_name
 from motet.data.quarantine import Quarantine
 from motet.errors import ConfigError, DataError, MismatchError
-from motet.index.exact import ExactStore, ModelRef
+from motet.index.address import (
+    ModelRef,
+    Pointer,
+    create_store,
+    exists,
+    new_pointer,
+    open_store,
+    read_pointer,
+    write_pointer,
+)
+from motet.index.durable import lock, writing
 from motet.index.filter import Filter, parse_filter
-from motet.index.segment import Row
+from motet.index.store import Row, Store
 from motet.predictor.cells import Broken
 from motet.predictor.inputs import Entry
 from motet.types import Hit
@@ -44,14 +54,15 @@ class Added:
 
 
 class Index:
-    """Vectors of rows, one for every modality of a row, in a folder on disk.
+    """Vectors of rows, one for every modality of a row, in a folder on disk or on a server.
 
     Adding is idempotent: a row whose id and content are there already is not encoded again. What
     `add` and `delete` have returned survives a crash; several processes may use one index.
     """
 
-    def __init__(self, path: Path, store: ExactStore, model: Predictor | None) -> None:
+    def __init__(self, path: Path, pointer: Pointer, store: Store, model: Predictor | None) -> None:
         self.path = path
+        self._pointer = pointer
         self._store = store
         self._model = model
 
@@ -59,23 +70,22 @@ class Index:
     def create(cls, path: str | Path, model: Predictor | str | Path, store: str = "exact") -> Index:
         """A new, empty index of this model's vectors.
 
+        store: "exact" compares with every row, best up to about 100,000; "lancedb" (extra `index`)
+        for millions; "milvus://host:19530" or "qdrant://host:6333" (extra `scale`) for servers.
+
         Raises:
             ConfigError: something is at `path` already; an unknown store; a model without a shared space.
-            StorageError: it cannot be written.
+            StorageError: it cannot be written, or the server not reached.
         """
         path, model = Path(path), _as_predictor(model)
-        if store != "exact":
-            raise ConfigError(f"store {store!r}: unknown. There is: exact.")
-        if model.width == 0:
-            raise ConfigError(
-                f"{model.folder}: was trained without a shared space, so its rows cannot be compared. "
-                "Train it with: motet fit TABLE --retrieval"
-            )
-        absolute = model.folder.resolve()
-        ref = ModelRef(
-            model.fingerprint, model.width, os.path.relpath(absolute, path.resolve()), str(absolute)
-        )
-        return cls(path, ExactStore.create(path, ref), model)
+        pointer = new_pointer(store, _ref(path, model))
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"{path}: already there, and not empty. Choose another path for the new index.")
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        made = create_store(path, pointer)
+        write_pointer(path, pointer)
+        return cls(path, pointer, made, model)
 
     @classmethod
     def open(cls, path: str | Path, model: Predictor | str | Path | None = None) -> Index:
@@ -85,12 +95,14 @@ class Index:
             ConfigError: no index there.
             DataError: the index is damaged.
             MismatchError: `model` is not the one whose vectors are in the index.
+            StorageError: its server cannot be reached.
         """
         path = Path(path)
-        if not ExactStore.exists(path):
+        if not exists(path):
             what = "not an index (it has no index.json)" if path.exists() else "there is no such folder"
             raise ConfigError(f"{path}: {what}. Make one with: motet index MODEL TABLE --out {path}")
-        index = cls(path, ExactStore(path), None)
+        pointer = read_pointer(path)
+        index = cls(path, pointer, open_store(path, pointer), None)
         if model is not None:
             index._use(_as_predictor(model))
         return index
@@ -99,7 +111,7 @@ class Index:
     def model(self) -> Predictor:
         """The model of this index, loaded when it is first needed."""
         if self._model is None:
-            ref = self._store.model
+            ref = self._pointer.model
             places = [Path(os.path.normpath(self.path.resolve() / ref.relative)), Path(ref.absolute)]
             here = next((place for place in places if (place / "config.json").is_file()), None)
             if here is None:
@@ -112,13 +124,37 @@ class Index:
         return self._model
 
     def _use(self, model: Predictor) -> None:
-        if model.fingerprint != self._store.model.fingerprint:
+        fingerprint = self._pointer.model.fingerprint
+        if model.fingerprint != fingerprint:
             raise MismatchError(
                 f"{self.path}: holds the vectors of another model than {model.folder} (fingerprint "
-                f"{self._store.model.fingerprint[:12]}, not {model.fingerprint[:12]}), and they cannot be "
-                f"compared. Build a new index: motet index {model.folder} TABLE --out NEW"
+                f"{fingerprint[:12]}, not {model.fingerprint[:12]}), and they cannot be compared. Encode "
+                f"its rows again with: motet index {model.folder} --out {self.path} --reembed"
             )
         self._model = model
+
+    def refresh(self) -> None:
+        """See what other processes have done; searches do so by themselves.
+
+        Raises:
+            MismatchError: the index has gone over to another model meanwhile.
+        """
+        pointer = read_pointer(self.path)
+        if pointer != self._pointer:
+            self._store, self._pointer = open_store(self.path, pointer), pointer
+            if self._model is not None:
+                self._use(self._model)
+        self._store.refresh()
+
+    @property
+    def store(self) -> str:
+        """The store's name or address."""
+        return self._pointer.store
+
+    def _write(self, put: Sequence[Row] = (), delete: Iterable[str] = ()) -> int:
+        with writing(self.path), lock(self.path):
+            self.refresh()
+            return self._store.write(put, delete)
 
     def add(
         self,
@@ -146,12 +182,13 @@ class Index:
         while part := list(islice(stream, batch)):
             new = {id: (digest, entry) for id, digest, entry in self._changed(part, seen, counts, quarantine)}
             put = self._encode(new, counts, quarantine)
-            replaced = self._store.write(put) if put else 0
+            replaced = self._write(put) if put else 0
             counts["replaced"] += replaced
             counts["added"] += len(put) - replaced
             done += len(part)
             if progress is not None:
                 progress(done, len(entries), "index")
+        self.flush()
         quarantine.check(len(entries))
         return Added(**counts, broken=quarantine.count)
 
@@ -159,6 +196,7 @@ class Index:
         self, part: Sequence[Entry], seen: dict[str, str], counts: dict[str, int], quarantine: Quarantine
     ) -> Iterator[tuple[str, str, Entry]]:
         """(id, digest, entry) of those that are new or have changed; the others are counted or named."""
+        found = []
         for entry in part:
             keys = self.model.keys(entry)
             if isinstance(keys, Broken):
@@ -170,11 +208,17 @@ class Index:
                 raise DataError(f"{entry.where}: the id {id!r} is that of {seen[id]} too; ids must differ.")
             if not keys:
                 counts["empty"] += 1
-            elif self._store.digest(id) == digest or id in seen:
+            elif id in seen:
+                counts["unchanged"] += 1
+            else:
+                found.append((id, digest, entry))
+            seen[id] = entry.where
+        known = self._store.digests([id for id, _, _ in found])
+        for id, digest, entry in found:
+            if known.get(id) == digest:
                 counts["unchanged"] += 1
             else:
                 yield id, digest, entry
-            seen[id] = entry.where
 
     def _encode(
         self, new: Mapping[str, tuple[str, Entry]], counts: dict[str, int], quarantine: Quarantine
@@ -191,9 +235,11 @@ class Index:
                 counts["empty"] += 1
         return rows
 
+    update = add  # a row that is there is replaced where it changed
+
     def delete(self, ids: str | Iterable[str]) -> int:
         """Take rows out for good; how many were there. Unknown ids are no error."""
-        return self._store.write(delete=[ids] if isinstance(ids, str) else ids)
+        return self._write(delete=[ids] if isinstance(ids, str) else ids)
 
     def search(
         self,
@@ -201,67 +247,113 @@ class Index:
         *,
         like: str | None = None,
         top: int = 5,
+        offset: int = 0,
         modality: str | None = None,
         where: str | None = None,
+        distinct: str | None = None,
     ) -> list[Hit]:
-        """The `top` rows nearest to a query by exact cosine, best first.
+        """The `top` rows nearest to a query by cosine, best first.
 
-        query: a text, the path of a file, a picture (PIL or array), a vector (E,), or a mapping
-        modality -> one of these, whose sum is looked for. like: instead of a query, the id of a
-        row ("more like this"). modality: what is compared, and comes back; without it, whichever
-        of a row's modalities is nearest. where: see `motet.index.filter`.
+        query: a text, the path of a file, a picture (PIL or array), a vector (E,), a mapping
+        modality -> one of these, or a list of them, whose sum is looked for: ["dress.png", "but red"].
+        like: the id of a row ("more like this"), alone or as one more part of the sum. offset: leave
+        out that many of the best (paging). modality: what is compared, and comes back; without it,
+        whichever of a row's modalities is nearest. where: see `motet.index.filter`. distinct: a field
+        such as "group", of whose equal values only the best row counts.
 
         Raises:
             ConfigError: an unknown id, modality or field; a filter or query that cannot be read.
         """
-        if top < 1:
-            raise ConfigError(f"top={top}: must be at least 1.")
-        if (query is None) == (like is None):
+        if top < 1 or offset < 0:
+            raise ConfigError(f"top={top}, offset={offset}: must be at least 1 and 0.")
+        if query is None and like is None:
             raise ConfigError("search: give a query, or the id of a row as `like`.")
-        self._store.refresh()
+        self.refresh()
         kept = self._store.modalities()
         if modality is not None and kept and modality not in kept:
             raise ConfigError(f"modality {modality!r}: {self.path} holds {', '.join(sorted(kept))}.")
-        wanted = self._filter(where)
-        if like is None:
-            return self._store.search(self._vector(query), top, modality=modality, where=wanted)
-        hits = self._store.search(self._mean_of(like), top + 1, modality=modality, where=wanted)
-        return [hit for hit in hits if hit.id != like][:top]
+        wanted, vector = self._filter(where), self._vector(query, like)
+        if distinct is not None:
+            self._known({distinct}, f"distinct {distinct!r}")
+        need = offset + top
+        count = need + (like is not None)
+        while True:
+            found = self._store.search(vector, count, modality=modality, where=wanted)
+            hits = _best_of_each([hit for hit in found if hit.id != like], distinct)
+            if len(hits) >= need or len(found) < count:
+                return hits[offset:need]
+            count *= 4
 
     def _filter(self, where: str | None) -> Filter | None:
         if not where:
             return None
-        wanted, known = parse_filter(where), self._store.fields()
-        if known and not wanted.names <= known:
-            name = min(wanted.names - known)
-            raise ConfigError(
-                f"filter {where!r}: no row has a field {name!r}. There are: {', '.join(sorted(known))}."
-            )
+        wanted = parse_filter(where)
+        self._known(wanted.names, f"filter {where!r}")
         return wanted
 
-    def _vector(self, query: Any) -> np.ndarray:
-        width = self._store.model.width
-        if isinstance(query, np.ndarray) and query.shape == (width,):
-            norm = float(np.linalg.norm(query))
-            if not math.isfinite(norm) or norm == 0:
-                raise ConfigError("search: the query vector must hold finite numbers, not all zero.")
-            return query / norm
-        return self.model.encode_query([query])[0]
+    def _known(self, names: Iterable[str], what: str) -> None:
+        unknown = sorted(name for name in names if not self._store.has_field(name))
+        known = self._store.fields() - set(unknown) if unknown else set()
+        if known:
+            raise ConfigError(
+                f"{what}: no row has a field {unknown[0]!r}. There are: {', '.join(sorted(known))}."
+            )
 
-    def _mean_of(self, id: str) -> np.ndarray:
-        row = self._store.get(id)
-        if row is None:
-            raise ConfigError(f"{self.path}: no row has the id {id!r}.")
-        total = np.sum(list(row.vectors.values()), axis=0)
-        return total / max(float(np.linalg.norm(total)), 1e-12)
+    def _vector(self, query: Any, like: str | None) -> np.ndarray:
+        """(E,) of unit length: the sum of the parts, each of unit length."""
+        parts = [] if query is None else query if isinstance(query, list) else [query]
+        total = np.zeros(self._pointer.model.width, np.float32)
+        for part in parts:
+            is_vector = isinstance(part, np.ndarray) and part.shape == total.shape
+            total += _unit(part) if is_vector else self.model.encode_query([part])[0]
+        if like is not None:
+            row = self._store.get(like)
+            if row is None:
+                raise ConfigError(f"{self.path}: no row has the id {like!r}.")
+            total += _unit(np.sum(list(row.vectors.values()), axis=0))
+        return _unit(total)
 
     def count(self) -> int:
         """How many rows there are."""
-        self._store.refresh()
+        self.refresh()
         return len(self._store)
 
     def flush(self) -> None:
-        """Every `add` and `delete` is on disk when it returns; here for stores that buffer."""
+        """Bring what speeds up searching up to date; `add` ends with it. Rows are on disk before."""
+        with lock(self.path):
+            self._store.flush()
+
+
+def _best_of_each(hits: Sequence[Hit], field: str | None) -> list[Hit]:
+    """Hits without those whose field has the value of a better one; empty values are all different."""
+    if field is None:
+        return list(hits)
+    seen: set[str] = set()
+    kept = []
+    for hit in hits:
+        value = hit.fields.get(field)
+        key = json.dumps(value)
+        if value is None or key not in seen:
+            kept.append(hit)
+        seen.add(key)
+    return kept
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    norm = float(np.linalg.norm(vector))
+    if not math.isfinite(norm) or norm == 0:
+        raise ConfigError("search: the query vector must hold finite numbers, not all zero.")
+    return (vector / norm).astype(np.float32)
+
+
+def _ref(path: Path, model: Predictor) -> ModelRef:
+    if model.width == 0:
+        raise ConfigError(
+            f"{model.folder}: was trained without a shared space, so its rows cannot be compared. "
+            "Train it with: motet fit TABLE --retrieval"
+        )
+    absolute = model.folder.resolve()
+    return ModelRef(model.fingerprint, model.width, os.path.relpath(absolute, path.resolve()), str(absolute))
 
 
 def _as_predictor(model: Predictor | str | Path) -> Predictor:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from motet.index.durable import verified, write
 from motet.index.filter import Filter
+from motet.index.store import Row
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,6 @@ class SegmentInfo:
     vectors_sha256: str
     rows_sha256: str
     dead: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """What is stored of a row. `digest` changes with its content; vectors: modality -> (E,), one or more."""
-
-    id: str
-    digest: str
-    fields: Mapping[str, Any]
-    vectors: Mapping[str, np.ndarray]
 
 
 class Segment:

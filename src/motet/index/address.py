@@ -1,0 +1,121 @@
+"""Which store an index uses: `exact`, `lancedb`, `milvus://host:port`, `qdrant://host:port`.
+
+An index is a folder whose index.json says where its rows are and whose vectors they are. To go over
+to another model, a new table is filled beside the old one and index.json replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from motet.config import from_dict, read, to_dict
+from motet.errors import ConfigError, DataError
+from motet.index.durable import write, writing
+from motet.index.entries import EntryStore
+from motet.index.exact import ExactStore
+from motet.index.store import Store
+
+POINTER = "index.json"
+FORMAT = 2
+STORES = "exact, lancedb, milvus://HOST:PORT, qdrant://HOST:PORT"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The model whose vectors these are, and where it was: relative to the index, and absolute."""
+
+    fingerprint: str
+    width: int
+    relative: str = ""
+    absolute: str = ""
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """`table` is the folder inside the index, or the collection on the server, that holds the rows."""
+
+    format: int
+    store: str
+    table: str
+    model: ModelRef
+
+
+def exists(folder: Path) -> bool:
+    return (folder / POINTER).is_file()
+
+
+def new_pointer(store: str, model: ModelRef) -> Pointer:
+    """A pointer to a table that is not there yet.
+
+    Raises:
+        ConfigError: no such store.
+    """
+    address = urlsplit(store)
+    remote = address.scheme in ("milvus", "qdrant") and re.fullmatch(r"[\w.-]+(:\d{1,5})?", address.netloc)
+    if store not in ("exact", "lancedb") and not (remote and address.path in ("", "/")):
+        raise ConfigError(f"store {store!r}: unknown. There are: {STORES}.")
+    return Pointer(FORMAT, store.rstrip("/"), f"motet_{secrets.token_hex(8)}", model)
+
+
+def read_pointer(folder: Path) -> Pointer:
+    values = read(folder / POINTER)
+    if values.get("format") != FORMAT:
+        raise DataError(
+            f"{folder}: an index of format {values.get('format')!r}; this Motet reads format {FORMAT}. "
+            "Build it again with: motet index MODEL TABLE --out NEW"
+        )
+    pointer = from_dict(Pointer, values, where=str(folder / POINTER))
+    if not re.fullmatch(r"motet_[0-9a-f]{16}", pointer.table):
+        raise DataError(f"{folder / POINTER}: {pointer.table!r} cannot be the name of a table of Motet's.")
+    return pointer
+
+
+def write_pointer(folder: Path, pointer: Pointer) -> None:
+    with writing(folder):
+        write(folder / POINTER, (json.dumps(to_dict(pointer)) + "\n").encode())
+
+
+def create_store(folder: Path, pointer: Pointer) -> Store:
+    """An empty table in the store that a pointer names."""
+    if pointer.store == "exact":
+        return ExactStore.create(folder / pointer.table, pointer.model.width)
+    return open_store(folder, pointer)
+
+
+def open_store(folder: Path, pointer: Pointer) -> Store:
+    """The table that a pointer names.
+
+    Raises:
+        ConfigError: what the store needs is not installed.
+        StorageError: a server that cannot be reached.
+    """
+    width = pointer.model.width
+    match pointer.store.partition("://")[0]:
+        case "lancedb":
+            from motet.index.lance import LanceDatabase
+
+            return EntryStore(LanceDatabase(folder / pointer.table, width))
+        case "milvus":
+            from motet.index.milvus import MilvusDatabase
+
+            return EntryStore(MilvusDatabase(pointer.store, pointer.table, width))
+        case "qdrant":
+            from motet.index.qdrant import QdrantDatabase
+
+            return EntryStore(QdrantDatabase(pointer.store, pointer.table, width))
+        case "exact":
+            return ExactStore(folder / pointer.table)
+        case _:
+            raise ConfigError(f"{folder}: store {pointer.store!r}: unknown. There are: {STORES}.")
+
+
+def drop_store(folder: Path, pointer: Pointer, store: Store) -> None:
+    """Delete a table that no pointer names any more."""
+    store.drop()
+    shutil.rmtree(folder / pointer.table, ignore_errors=True)

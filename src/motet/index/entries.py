@@ -1,0 +1,207 @@
+"""Rows in a vector database: one entry for every modality of a row, behind five operations of the database.
+
+Fields are kept twice: whole, as JSON, and as typed cells for filters. The cell of a field is known by
+a digest of the field's name, so no name that a person wrote is ever part of a query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from motet.index.filter import Cell, Empty, Every, Filter, Test, cell_as
+from motet.index.store import Row
+from motet.types import Hit
+
+NAMESPACE = uuid.UUID("6d6f7465-7400-5000-8000-000000000001")
+MOST_IDS = 512  # in one question to the database
+KINDS: dict[str, type] = {"text": str, "number": float, "flag": bool}
+
+
+@dataclass(frozen=True)
+class Among:
+    """A condition on what the store itself keeps of an entry."""
+
+    column: Literal["key", "id", "modality", "first"]
+    values: tuple[str, ...] | tuple[bool, ...]
+
+
+Condition = Test | Among | None
+"""None: every entry."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One modality of one row. `first` is true for exactly one entry of a row."""
+
+    key: str
+    id: str
+    digest: str
+    modality: str
+    first: bool
+    fields: str
+    vector: np.ndarray | None = None
+    cells: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
+
+
+class Database(Protocol):
+    """What `EntryStore` asks of a vector database. Conditions are joined by "and"."""
+
+    def put(self, entries: Sequence[Entry], *, fresh: bool) -> None:
+        """Add or replace by key; `fresh` promises that no key is there yet."""
+
+    def remove(self, condition: Condition) -> None: ...
+
+    def count(self, *conditions: Condition) -> int: ...
+
+    def fetch(
+        self, condition: Condition, *, limit: int | None = None, vectors: bool = False
+    ) -> Iterator[Entry]:
+        """Entries in no order."""
+
+    def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
+        """(cosine, entry), best first."""
+
+    def refresh(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+class EntryStore:
+    """A `Store` over a `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._modalities: set[str] = set()
+
+    def __len__(self) -> int:
+        return self.database.count(Among("first", (True,)))
+
+    def refresh(self) -> None:
+        self.database.refresh()
+
+    def get(self, id: str) -> Row | None:
+        return next(_rows(self.database.fetch(Among("id", (id,)), vectors=True)), None)
+
+    def digests(self, ids: Sequence[str]) -> dict[str, str]:
+        return {entry.id: entry.digest for entry in self._entries(ids)}
+
+    def _entries(self, ids: Sequence[str]) -> Iterator[Entry]:
+        for start in range(0, len(ids), MOST_IDS):
+            yield from self.database.fetch(Among("id", tuple(ids[start : start + MOST_IDS])))
+
+    def has_field(self, name: str) -> bool:
+        return self.database.count(Empty(name, False)) > 0
+
+    def fields(self) -> set[str]:
+        return {name for entry in self.database.fetch(None, limit=200) for name in json.loads(entry.fields)}
+
+    def modalities(self) -> set[str]:
+        return {entry.modality for entry in self.database.fetch(None, limit=1000)}
+
+    def rows(self) -> Iterator[Row]:
+        firsts = [entry.id for entry in self.database.fetch(Among("first", (True,)))]
+        for start in range(0, len(firsts), MOST_IDS):
+            ids = tuple(firsts[start : start + MOST_IDS])
+            entries = sorted(self.database.fetch(Among("id", ids), vectors=True), key=lambda e: e.id)
+            yield from _rows(iter(entries))
+
+    def write(self, put: Sequence[Row] = (), delete: Iterable[str] = ()) -> int:
+        new = {row.id: row for row in put}
+        entries = [entry for row in new.values() for entry in _entries_of(row)]
+        keys = {entry.key for entry in entries}
+        there = {entry.key: entry.id for entry in self._entries([*{*delete, *new}])}
+        # A row is whole or its old digest is gone with its first entry: adding it again mends it.
+        stale = [key for key in there if key not in keys]
+        for start in range(0, len(stale), MOST_IDS):
+            self.database.remove(Among("key", tuple(stale[start : start + MOST_IDS])))
+        if entries:
+            self.database.put(entries, fresh=keys.isdisjoint(there))
+        return len(set(there.values()))
+
+    def search(
+        self, query: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
+    ) -> list[Hit]:
+        conditions: list[Condition] = [] if modality is None else [Among("modality", (modality,))]
+        if where is not None:
+            conditions.append(where.test)
+        many = 1 if modality is not None else max(1, len(self._known_modalities()))
+        best: dict[str, Hit] = {}
+        for score, entry in self.database.nearest(query.astype(np.float32), top * many, *conditions):
+            if entry.id not in best:
+                best[entry.id] = Hit(entry.id, score, entry.modality, json.loads(entry.fields))
+        return sorted(best.values(), key=lambda hit: -hit.score)[:top]
+
+    def _known_modalities(self) -> set[str]:
+        if len(self._modalities) < 2:
+            self._modalities = self.modalities()
+        return self._modalities
+
+    def flush(self) -> None:
+        self.database.flush()
+
+    def drop(self) -> None:
+        self.database.drop()
+
+
+def field_key(name: str) -> str:
+    """What stands for a field's name inside a database."""
+    return "f" + hashlib.sha256(name.encode()).hexdigest()[:20]
+
+
+def kind_of(value: Cell) -> str:
+    return "flag" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def all_of(conditions: Sequence[Condition]) -> list[Test | Among]:
+    """The conditions that say something, with what is joined by "and" taken apart."""
+    parts: list[Test | Among] = []
+    for condition in conditions:
+        match condition:
+            case None:
+                continue
+            case Every(inner):
+                parts += all_of(inner)
+            case _:
+                parts.append(condition)
+    return parts
+
+
+def _entries_of(row: Row) -> Iterator[Entry]:
+    fields = json.dumps(dict(row.fields), ensure_ascii=False)
+    cells: dict[str, dict[str, Cell]] = {kind: {} for kind in KINDS}
+    for name, cell in row.fields.items():
+        for kind, type_ in KINDS.items():
+            value = cell_as(cell, type_)
+            if value is not None:
+                cells[kind][field_key(name)] = value
+    for i, (modality, vector) in enumerate(row.vectors.items()):
+        key = str(uuid.uuid5(NAMESPACE, f"{modality}\0{row.id}"))
+        yield Entry(key, row.id, row.digest, modality, i == 0, fields, plain_vector(vector), cells)
+
+
+def _rows(entries: Iterator[Entry]) -> Iterator[Row]:
+    """Rows of entries that come row by row."""
+    id, digest, fields = "", "", ""
+    vectors: dict[str, np.ndarray] = {}
+    for entry in entries:
+        if vectors and entry.id != id:
+            yield Row(id, digest, json.loads(fields), vectors)
+            vectors = {}
+        id, digest, fields = entry.id, entry.digest, entry.fields
+        assert entry.vector is not None
+        vectors[entry.modality] = entry.vector
+    if vectors:
+        yield Row(id, digest, json.loads(fields), vectors)
+
+
+def plain_vector(value: Any) -> np.ndarray:
+    return np.asarray(value, np.float32)

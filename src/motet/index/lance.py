@@ -1,0 +1,233 @@
+"""LanceDB: embedded, on disk, crash-atomic, read and written by several processes (extra `index`).
+
+An approximate index (IVF, RaBitQ codes; candidates are compared again by their full vectors) is
+built once there are enough rows that scanning them all is slow; newer rows are scanned until it is
+brought up to date. Under a filter more of it is searched, the more the fewer rows are left, and none
+of it where so few are left that comparing them all is fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from motet.errors import DataError, StorageError, missing_extra
+from motet.index.entries import Among, Condition, Entry, all_of, field_key, kind_of
+from motet.index.filter import Compare, Empty, Every, Some
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+INDEX_FROM = 50_000  # entries, below which scanning all is fast enough
+TEND_AFTER = 64  # commits, after which their small files are merged
+FEW = 1_000  # entries left by a filter, which are all compared
+REFINE = 10  # candidates compared again for every row wanted
+ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
+PREFIX = {"text": "t", "number": "n", "flag": "b"}
+TYPES = {"text": pa.string(), "number": pa.float64(), "flag": pa.bool_()}
+
+
+class LanceDatabase:
+    """A `Database` in a folder."""
+
+    def __init__(self, folder: Path, width: int) -> None:
+        try:
+            import lancedb
+        except ImportError:
+            raise missing_extra("index", "lancedb", "the store lancedb") from None
+        self.folder, self.width = folder, width
+        self._commits = 0
+        with _storing(folder):
+            self._connection = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
+            schema = pa.schema(
+                [
+                    *(pa.field(name, pa.bool_() if name == "first" else pa.string()) for name in ENTRY),
+                    pa.field("vector", pa.list_(pa.float32(), width)),
+                ]
+            )
+            there = (folder / "rows.lance").is_dir()
+            self._table: Table = (
+                self._connection.open_table("rows")
+                if there
+                else self._connection.create_table("rows", schema=schema)
+            )
+
+    def refresh(self) -> None:
+        """Every read sees the newest commit."""
+
+    def put(self, entries: Sequence[Entry], *, fresh: bool) -> None:
+        with _storing(self.folder):
+            self._add_columns(entries)
+            data = self._arrow(entries)
+            if fresh:
+                self._table.add(data)
+            else:
+                merge = self._table.merge_insert("key")
+                merge.when_matched_update_all().when_not_matched_insert_all().execute(data)
+            self._commits += 1
+            if self._commits % TEND_AFTER == 0:
+                self._table.optimize(cleanup_older_than=timedelta(hours=1))
+
+    def _add_columns(self, entries: Sequence[Entry]) -> None:
+        known = set(self._table.schema.names)
+        wanted = {
+            PREFIX[kind] + name: TYPES[kind]
+            for entry in entries
+            for kind, cells in entry.cells.items()
+            for name in cells
+        }
+        new = [pa.field(name, type_) for name, type_ in sorted(wanted.items()) if name not in known]
+        if new:
+            self._table.add_columns(new)
+
+    def _arrow(self, entries: Sequence[Entry]) -> pa.Table:
+        columns: dict[str, Any] = {}
+        for column in self._table.schema:
+            if column.name == "vector":
+                flat = np.concatenate([np.asarray(e.vector, np.float32) for e in entries])
+                columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.width)
+            elif column.name in ENTRY:
+                columns[column.name] = pa.array([getattr(e, column.name) for e in entries], column.type)
+            else:
+                kind = next(kind for kind, prefix in PREFIX.items() if column.name[0] == prefix)
+                cells = [e.cells[kind].get(column.name[1:]) for e in entries]
+                columns[column.name] = pa.array(cells, column.type)
+        return pa.table(columns, schema=self._table.schema)
+
+    def remove(self, condition: Condition) -> None:
+        with _storing(self.folder):
+            self._table.delete(self._sql(condition) or "true")
+            self._commits += 1
+
+    def count(self, *conditions: Condition) -> int:
+        with _reading(self.folder):
+            return self._table.count_rows(self._sql(*conditions))
+
+    def fetch(
+        self, condition: Condition, *, limit: int | None = None, vectors: bool = False
+    ) -> Iterator[Entry]:
+        with _reading(self.folder):
+            query = self._table.search().select([*ENTRY, *(["vector"] if vectors else [])])
+            sql = self._sql(condition)
+            query = query.where(sql) if sql else query
+            found = query.limit(limit).to_arrow()
+        for batch in found.to_batches():
+            for row in batch.to_pylist():
+                vector = np.asarray(row.pop("vector"), np.float32) if vectors else None
+                yield Entry(**row, vector=vector)
+
+    def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
+        sql = self._sql(*conditions)
+        with _reading(self.folder):
+            search: Any = self._table.search(query, vector_column_name="vector")
+            search = search.distance_type("cosine")
+            search = search.limit(limit).select([*ENTRY, "_distance"])
+            search = (
+                self._how(search.where(sql, prefilter=True), sql) if sql else search.refine_factor(REFINE)
+            )
+            rows = search.to_arrow().to_pylist()
+        return [(1 - row.pop("_distance"), Entry(**row)) for row in rows]
+
+    def _how(self, search: Any, sql: str) -> Any:
+        """As much of the index as a filter needs, so that enough of what it leaves is seen."""
+        if not self._indexed():
+            return search
+        left = self._table.count_rows(sql)
+        if left <= FEW:
+            return search.bypass_vector_index()
+        share = left / self._table.count_rows()
+        return search.nprobes(min(1000, int(20 + 2 / share))).refine_factor(int(REFINE + 0.3 / share))
+
+    def _indexed(self) -> bool:
+        return any("vector" in index.columns for index in self._table.list_indices())
+
+    def flush(self) -> None:
+        if self._table.count_rows() < INDEX_FROM:
+            return
+        from lancedb.index import Bitmap, BTree, IvfRq
+
+        with _storing(self.folder):
+            if self._indexed():
+                self._table.optimize(cleanup_older_than=timedelta(hours=1))
+                return
+            self._table.optimize(cleanup_older_than=timedelta(hours=1))
+            self._table.create_index("vector", config=IvfRq(distance_type="cosine"))
+            for name in ("key", "id"):
+                self._table.create_index(name, config=BTree())
+            for name in ("modality", "first"):
+                self._table.create_index(name, config=Bitmap())
+            for column in self._table.schema:
+                if column.name[0] == "n" and column.name not in ENTRY:
+                    self._table.create_index(column.name, config=BTree())
+
+    def drop(self) -> None:
+        with _storing(self.folder):
+            self._connection.drop_table("rows")
+
+    def _sql(self, *conditions: Condition) -> str | None:
+        """SQL whose names are digests and whose values are literals made here: nothing is pasted."""
+        known = set(self._table.schema.names)
+        parts = [_sql_of(part, known) for part in all_of(conditions)]
+        return " AND ".join(parts) if parts else None
+
+
+def _sql_of(condition: Condition, known: set[str]) -> str:  # noqa: PLR0911
+    match condition:
+        case Among(column, values):
+            return f"{column} IN ({', '.join(_literal(value) for value in values)})"
+        case Compare(name, sign, value):
+            cell = PREFIX[kind_of(value)] + field_key(name)
+            return f"({cell} {sign} {_literal(value)})" if cell in known else "false"
+        case Empty(name, wanted):
+            cell = PREFIX["text"] + field_key(name)
+            if cell not in known:
+                return "true" if wanted else "false"
+            return f"({cell} IS {'' if wanted else 'NOT '}NULL)"
+        case Every(parts):
+            return f"({' AND '.join(_sql_of(part, known) for part in parts)})"
+        case Some(parts):
+            return f"({' OR '.join(_sql_of(part, known) for part in parts)})"
+    return "true"
+
+
+def _literal(value: str | float | bool) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case _:
+            return repr(float(value))
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    """LanceDB raises OSError, RuntimeError or ValueError for what goes wrong below it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise StorageError(
+            f"{folder}: cannot write the index: {_first_line(error)}. What was committed before is "
+            "whole; free some space or correct the permissions and run it again."
+        ) from None
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{folder}: cannot be read: {_first_line(error)}. If files of it were lost, build it again "
+            "with: motet index MODEL TABLE --out NEW"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

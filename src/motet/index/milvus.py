@@ -1,0 +1,156 @@
+"""Milvus, by address: `milvus://host:19530` (extra `scale`). The server keeps and indexes the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from motet.errors import StorageError, missing_extra
+from motet.index.entries import KINDS, Among, Condition, Entry, all_of, field_key, kind_of, plain_vector
+from motet.index.filter import Compare, Empty, Every, Some
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+PAGE = 256
+ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
+
+
+class MilvusDatabase:
+    """A `Database` in one collection of a server, read with strong consistency."""
+
+    def __init__(self, address: str, collection: str, width: int) -> None:
+        try:
+            from pymilvus import DataType, MilvusClient
+        except ImportError:
+            raise missing_extra("scale", "pymilvus", f"the store {address}") from None
+        self.address, self.collection = address, collection
+        with self._asking():
+            self._client: MilvusClient = MilvusClient(uri="http://" + address.removeprefix("milvus://"))
+            if not self._client.has_collection(collection):
+                schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+                schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
+                for name, size in (("id", 65_535), ("digest", 128), ("modality", 256), ("fields", 65_535)):
+                    schema.add_field(name, DataType.VARCHAR, max_length=size)
+                schema.add_field("first", DataType.BOOL)
+                for kind in KINDS:
+                    schema.add_field(kind, DataType.JSON)
+                schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)
+                index = self._client.prepare_index_params()
+                index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+                self._client.create_collection(
+                    collection, schema=schema, index_params=index, consistency_level="Strong"
+                )
+            self._client.load_collection(collection)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            yield
+        except (MilvusException, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            raise StorageError(
+                f"{self.address}: {reason}. Check that the server runs there and has space."
+            ) from None
+
+    def refresh(self) -> None:
+        """Nothing is kept here."""
+
+    def put(self, entries: Sequence[Entry], *, fresh: bool) -> None:
+        rows = [
+            {
+                **{name: getattr(e, name) for name in ENTRY},
+                **{kind: dict(e.cells[kind]) for kind in KINDS},
+                "vector": plain_vector(e.vector).tolist(),
+            }
+            for e in entries
+        ]
+        with self._asking():
+            for start in range(0, len(rows), PAGE):
+                self._client.upsert(self.collection, rows[start : start + PAGE])
+
+    def remove(self, condition: Condition) -> None:
+        with self._asking():
+            self._client.delete(self.collection, **self._filter(condition))
+
+    def count(self, *conditions: Condition) -> int:
+        with self._asking():
+            found = self._client.query(
+                self.collection, output_fields=["count(*)"], **self._filter(*conditions)
+            )
+        return int(found[0]["count(*)"])
+
+    def fetch(
+        self, condition: Condition, *, limit: int | None = None, vectors: bool = False
+    ) -> Iterator[Entry]:
+        names = [*ENTRY, *(["vector"] if vectors else [])]
+        asked = self._filter(condition)
+        with self._asking():
+            pages = self._client.query_iterator(
+                self.collection, batch_size=PAGE, limit=-1 if limit is None else limit,
+                output_fields=names, **asked,
+            )  # fmt: skip
+        while True:
+            with self._asking():
+                page = pages.next()
+            if not page:
+                pages.close()
+                return
+            yield from (_entry(row) for row in page)
+
+    def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
+        with self._asking():
+            found = self._client.search(
+                self.collection, data=[query.tolist()], limit=limit, output_fields=ENTRY,
+                search_params={"metric_type": "COSINE"}, **self._filter(*conditions),
+            )  # fmt: skip
+        return [(float(hit["distance"]), _entry(hit["entity"])) for hit in found[0]]
+
+    def flush(self) -> None:
+        """The server tends its index by itself."""
+
+    def drop(self) -> None:
+        with self._asking():
+            self._client.drop_collection(self.collection)
+
+    def _filter(self, *conditions: Condition) -> dict[str, Any]:
+        """An expression with placeholders, and their values beside it: nothing is pasted."""
+        values: dict[str, Any] = {}
+        parts = [_expression(part, values) for part in all_of(conditions)]
+        return {"filter": " and ".join(parts) or 'key != ""', "filter_params": values}
+
+
+def _expression(condition: Condition, values: dict[str, Any]) -> str:  # noqa: PLR0911
+    match condition:
+        case Among("first", (value,)):
+            return f"first == {'true' if value else 'false'}"
+        case Among(column, options):
+            return f"{column} in {_held(list(options), values)}"
+        case Compare(name, sign, value):
+            cell = f'{kind_of(value)}["{field_key(name)}"]'
+            sign = "==" if sign == "=" else sign
+            held = ("true" if value else "false") if isinstance(value, bool) else _held(value, values)
+            return f"(exists {cell} and {cell} {sign} {held})"
+        case Empty(name, wanted):
+            return f'({"not " if wanted else ""}exists text["{field_key(name)}"])'
+        case Every(parts):
+            return f"({' and '.join(_expression(part, values) for part in parts)})"
+        case Some(parts):
+            return f"({' or '.join(_expression(part, values) for part in parts)})"
+    return 'key != ""'
+
+
+def _held(value: Any, values: dict[str, Any]) -> str:
+    name = f"v{len(values)}"
+    values[name] = value
+    return "{" + name + "}"
+
+
+def _entry(row: Any) -> Entry:
+    vector = row.get("vector")
+    return Entry(**{n: row[n] for n in ENTRY}, vector=None if vector is None else plain_vector(vector))
