@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from motet.cli.check import check
+from motet.cli.convert import convert
 from motet.cli.demo import demo
 from motet.cli.evaluate import evaluate
 from motet.cli.explain import explain
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, fit, evaluate, predict, index, search, explain):
+for command in (demo, check, convert, fit, evaluate, predict, index, search, explain):
     app.command()(command)
 
 
