@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from motet.data.cache import FeatureCache, content_key
 from motet.data.image import square, to_rgb
 from motet.data.mel import RATE
-from motet.data.processor import Processor
+from motet.data.processor import Processor, spoken_in
+from motet.data.spoken import Spoken, placed
 from motet.errors import DataError
 from motet.predictor.inputs import Entry
 from motet.types import Piece, Sample
@@ -32,9 +33,12 @@ class Broken:
 def keys_of(entry: Entry, processors: Mapping[str, Processor]) -> dict[str, str] | Broken:
     """modality -> digest of the cell's content, files included, and of what turns it into tokens."""
     keys = {}
-    for m, cell in entry.cells.items():
+    for m, processor in processors.items():
+        cell, root = cell_of(entry, m, processor)
+        if cell is None:
+            continue
         try:
-            key = _key(cell, entry.root, processors[m])
+            key = _key(cell, root, processor)
         except DataError as error:
             return Broken(entry.columns.get(m, m), error)
         if key is not None:
@@ -42,11 +46,30 @@ def keys_of(entry: Entry, processors: Mapping[str, Processor]) -> dict[str, str]
     return keys
 
 
+def cell_of(entry: Entry, modality: str, processor: Processor) -> tuple[Any, Path]:
+    """The cell that a processor reads, and the folder of its paths; (None, ...) if it is missing.
+
+    A text that is said in a sound or clip comes with that, or from the file of words beside it. What a
+    text holds is taken for the name of a file in tables only.
+    """
+    cell, root = entry.cells.get(modality), entry.root
+    if isinstance(cell, Path):
+        path = cell.resolve()
+        return (Path(path.name) if processor.kind == "text" else path.name), path.parent
+    if processor.kind != "text":
+        return cell, root
+    media = entry.cells.get(spoken_in(processor))
+    if entry.line:
+        return placed(cell, media, root), root
+    if not isinstance(media, Path):
+        return cell, root
+    path = media.resolve()
+    told = Spoken(str(cell), path.name) if cell is not None else placed(None, path.name, path.parent)
+    return told, path.parent
+
+
 def _key(cell: Any, root: Path, processor: Processor) -> str | None:
     match cell:
-        case Path():
-            path = cell.resolve()
-            return content_key(path.name, path.parent, processor)
         case Image.Image() | np.ndarray() | tuple():
             digest = hashlib.sha256(processor.fingerprint.encode())
             for part in cell if isinstance(cell, tuple) else (cell,):
@@ -65,14 +88,13 @@ def read_entries(
     for m, processor in processors.items():
         todo: list[tuple[int, str, Any]] = []
         for i, entry in enumerate(entries):
-            if i in broken or m not in entry.cells:
+            cell, root = cell_of(entry, m, processor)
+            if i in broken or cell is None:
                 continue
             try:
-                key = _key(entry.cells[m], entry.root, processor)
+                key = _key(cell, root, processor)
                 known = cache.get(key) if key else None
-                raw = (
-                    None if known is not None or key is None else _read(entry.cells[m], entry.root, processor)
-                )
+                raw = None if known is not None or key is None else _read(cell, root, processor)
             except DataError as error:
                 broken[i] = Broken(entry.columns.get(m, m), error)
                 continue
@@ -92,9 +114,6 @@ def read_entries(
 
 def _read(cell: Any, root: Path, processor: Processor) -> Any:
     match cell:
-        case Path():
-            path = cell.resolve()
-            return processor.read(path.name, path.parent)
         case Image.Image() | np.ndarray() | tuple() if processor.kind == "image":
             picture = cell if isinstance(cell, Image.Image) else Image.fromarray(np.asarray(cell))
             upright = to_rgb(ImageOps.exif_transpose(picture), "picture")

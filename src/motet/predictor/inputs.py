@@ -12,9 +12,10 @@ from PIL import Image
 
 from motet.data.columns import modality_name
 from motet.data.paths import kind_of, shorten
-from motet.data.processor import Processor
+from motet.data.processor import Processor, spoken_in
 from motet.data.shards import is_pattern
 from motet.data.table import FILES
+from motet.data.transcript import is_transcript
 from motet.errors import ConfigError, DataError
 
 MEDIA = ("image", "audio", "video")
@@ -91,12 +92,17 @@ def _file_entry(path: Path, processors: Mapping[str, Processor], where: str) -> 
     if not path.is_file():
         raise DataError(f"{where}: {path}: no such file (looked from {Path.cwd()}). Check the path.")
     kind = kind_of_file(path)
+    if is_transcript(path.name):
+        spoken = [m for m, p in processors.items() if spoken_in(p)]
+        name = spoken[0] if spoken else _first(processors, ("text",), "a text", where)
+        return Entry(str(path), {name: path}, Path(), None, {name: str(path)})
     if kind == "text":
         name = _first(processors, ("text",), "a text", where)
         return Entry(str(path), {name: _text_of(path)}, Path(), None, {name: str(path)})
     if kind == "video":  # its frames, its sound, or both, as the model hears and sees
         names = [m for m, p in processors.items() if p.kind == "video"][:1]
-        names += [m for m, p in processors.items() if p.kind == "audio"][:1]
+        heard = [m for m, p in processors.items() if p.kind == "audio"]
+        names += [m for m in heard if m.removesuffix("_sound") in names][:1] or heard[:1]
         if not names:
             _first(processors, ("video", "audio"), "a clip", where)
     else:
