@@ -10,13 +10,14 @@ import numpy as np
 
 from motet.errors import StorageError, missing_extra
 from motet.index.entries import KINDS, Among, Condition, Entry, all_of, field_key, kind_of, plain_vector
-from motet.index.filter import Compare, Empty, Every, Some
+from motet.index.filter import Cell, Compare, Empty, Every, Some
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 PAGE = 256
 ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 class MilvusDatabase:
@@ -76,12 +77,12 @@ class MilvusDatabase:
 
     def remove(self, condition: Condition) -> None:
         with self._asking():
-            self._client.delete(self.collection, **self._filter(condition))
+            self._client.delete(self.collection, filter=_expression(condition))
 
     def count(self, *conditions: Condition) -> int:
         with self._asking():
             found = self._client.query(
-                self.collection, output_fields=["count(*)"], **self._filter(*conditions)
+                self.collection, output_fields=["count(*)"], filter=_expression(*conditions)
             )
         return int(found[0]["count(*)"])
 
@@ -89,11 +90,10 @@ class MilvusDatabase:
         self, condition: Condition, *, limit: int | None = None, vectors: bool = False
     ) -> Iterator[Entry]:
         names = [*ENTRY, *(["vector"] if vectors else [])]
-        asked = self._filter(condition)
         with self._asking():
             pages = self._client.query_iterator(
                 self.collection, batch_size=PAGE, limit=-1 if limit is None else limit,
-                output_fields=names, **asked,
+                output_fields=names, filter=_expression(condition),
             )  # fmt: skip
         while True:
             with self._asking():
@@ -107,7 +107,7 @@ class MilvusDatabase:
         with self._asking():
             found = self._client.search(
                 self.collection, data=[query.tolist()], limit=limit, output_fields=ENTRY,
-                search_params={"metric_type": "COSINE"}, **self._filter(*conditions),
+                search_params={"metric_type": "COSINE"}, filter=_expression(*conditions),
             )  # fmt: skip
         return [(float(hit["distance"]), _entry(hit["entity"])) for hit in found[0]]
 
@@ -118,37 +118,39 @@ class MilvusDatabase:
         with self._asking():
             self._client.drop_collection(self.collection)
 
-    def _filter(self, *conditions: Condition) -> dict[str, Any]:
-        """An expression with placeholders, and their values beside it: nothing is pasted."""
-        values: dict[str, Any] = {}
-        parts = [_expression(part, values) for part in all_of(conditions)]
-        return {"filter": " and ".join(parts) or 'key != ""', "filter_params": values}
+
+def _expression(*conditions: Condition) -> str:
+    """An expression whose names are digests and whose values are literals made here: nothing is pasted."""
+    return " and ".join(_one(part) for part in all_of(conditions)) or 'key != ""'
 
 
-def _expression(condition: Condition, values: dict[str, Any]) -> str:  # noqa: PLR0911
+def _one(condition: Condition) -> str:  # noqa: PLR0911
     match condition:
         case Among("first", (value,)):
-            return f"first == {'true' if value else 'false'}"
-        case Among(column, options):
-            return f"{column} in {_held(list(options), values)}"
+            return f"first == {_literal(value)}"
+        case Among(column, values):
+            return f"{column} in [{', '.join(_literal(value) for value in values)}]"
         case Compare(name, sign, value):
             cell = f'{kind_of(value)}["{field_key(name)}"]'
-            sign = "==" if sign == "=" else sign
-            held = ("true" if value else "false") if isinstance(value, bool) else _held(value, values)
-            return f"(exists {cell} and {cell} {sign} {held})"
+            return f"(exists {cell} and {cell} {'==' if sign == '=' else sign} {_literal(value)})"
         case Empty(name, wanted):
             return f'({"not " if wanted else ""}exists text["{field_key(name)}"])'
         case Every(parts):
-            return f"({' and '.join(_expression(part, values) for part in parts)})"
+            return f"({' and '.join(_one(part) for part in parts)})"
         case Some(parts):
-            return f"({' or '.join(_expression(part, values) for part in parts)})"
-    return 'key != ""'
+            return f"({' or '.join(_one(part) for part in parts)})"
+        case _:
+            return 'key != ""'
 
 
-def _held(value: Any, values: dict[str, Any]) -> str:
-    name = f"v{len(values)}"
-    values[name] = value
-    return "{" + name + "}"
+def _literal(value: Cell) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return '"' + value.translate(_ESCAPES) + '"'
+        case _:
+            return repr(float(value))
 
 
 def _entry(row: Any) -> Entry:
