@@ -1,8 +1,13 @@
-"""What reached the answer: attention rollout, gradient-weighted rollout, integrated gradients."""
+"""What reached the answer: attention rollout, gradient-weighted rollout, integrated gradients.
+
+The products of attention matrices are taken from the answer backwards, as one vector through every
+layer, so that nothing of size tokens x tokens is held.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -50,12 +55,15 @@ def rollout(captured: Capture, *, sample: int = 0) -> Importance:
     Source: Abnar & Zuidema 2020, arXiv:2005.00928.
     """
     tokens = _tokens(captured, sample)
-    flow = torch.eye(len(tokens), dtype=torch.float64)
-    for layer in range(len(captured.layers)):
-        attention = captured.weights(layer, tokens).mean(1)[:, tokens].double().cpu()
-        attention = attention / attention.sum(1, keepdim=True).clamp(min=1e-12)
-        flow = (0.5 * attention + 0.5 * torch.eye(len(tokens), dtype=torch.float64)) @ flow
-    return _importance("rollout", captured, sample, tokens, flow.mean(0))
+    flow = torch.full((len(tokens),), 1 / len(tokens), dtype=torch.float64)
+    for layer in reversed(range(len(captured.layers))):
+        heard = torch.zeros_like(flow)
+        for start, weights in _sample_pieces(captured, layer, tokens):
+            attention = weights.mean(1).double().cpu()
+            attention = attention / attention.sum(1, keepdim=True).clamp(min=1e-12)
+            heard += flow[start : start + len(attention)] @ attention
+        flow = 0.5 * heard + 0.5 * flow
+    return _importance("rollout", captured, sample, tokens, flow)
 
 
 def gradient_rollout(captured: Capture, *, sample: int = 0) -> Importance:
@@ -70,18 +78,20 @@ def gradient_rollout(captured: Capture, *, sample: int = 0) -> Importance:
     if captured.token_gradient is None:
         raise ConfigError("explain: gradient rollout needs capture(model, batch, score=...).")
     tokens = _tokens(captured, sample)
-    flow = torch.eye(len(tokens), dtype=torch.float64)
-    for index, layer in enumerate(captured.layers):
+    read = (captured.token_gradient * captured.output.tokens)[tokens].sum(-1).abs().double().cpu()
+    flow = read / read.sum() if float(read.sum()) > 0 else torch.full_like(read, 1 / len(read))
+    for index in reversed(range(len(captured.layers))):
+        layer, brought = captured.layers[index], torch.zeros_like(flow)
         assert layer.gradient is not None and layer.v is not None
         heads, groups = layer.q.shape[1], layer.v.shape[1]
         values = layer.v[tokens].repeat_interleave(heads // groups, dim=1)
-        gradient = torch.einsum("rhk,thk->rht", layer.gradient[tokens], values)
-        weights = captured.weights(index, tokens)[:, :, tokens]
-        raised = (gradient * weights).clamp(min=0).mean(1).double().cpu()
-        flow = flow + raised @ flow
-    read = (captured.token_gradient * captured.output.tokens)[tokens].sum(-1).abs().double().cpu()
-    read = read / read.sum() if float(read.sum()) > 0 else torch.full_like(read, 1 / len(read))
-    return _importance("gradient rollout", captured, sample, tokens, read @ flow)
+        for start, weights in _sample_pieces(captured, index, tokens):
+            rows = slice(start, start + len(weights))
+            gradient = torch.einsum("rhk,thk->rht", layer.gradient[tokens[rows]], values)
+            raised = (gradient * weights).clamp(min=0).mean(1).double().cpu()
+            brought += flow[rows] @ raised
+        flow = flow + brought
+    return _importance("gradient rollout", captured, sample, tokens, flow)
 
 
 def integrated_gradients(
@@ -132,6 +142,14 @@ def integrated_gradients(
 def _modality_means(x: Tensor, layout: Layout) -> Tensor:
     """Each token replaced by the mean of its modality. (T, D) -> (T, D)"""
     return torch.cat([part.mean(0, keepdim=True).expand_as(part) for part in x.split(list(layout.counts))])
+
+
+def _sample_pieces(captured: Capture, layer: int, tokens: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(index of the first row, (R, H, t) weights among the sample's tokens), piece by piece."""
+    start = 0
+    for piece, weights in captured.pieces(layer, tokens):
+        yield start, weights[:, :, tokens]
+        start += len(piece)
 
 
 def _tokens(captured: Capture, sample: int) -> Tensor:
