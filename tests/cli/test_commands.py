@@ -34,7 +34,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
     assert done.stderr.strip() == "[] 0"
     listed = done.stdout.split("Commands:")[1].split("\n")
     assert [line.split()[0] for line in listed if line.strip()] == [
-        *("demo", "check", "fit", "evaluate", "predict", "index", "search", "explain")
+        *("demo", "check", "convert", "fit", "evaluate", "predict", "index", "search", "explain")
     ]
 
 
@@ -70,7 +70,7 @@ def test_the_version(tmp_path: Path) -> None:
         (["predict", ".", "words"], 2, "has no manifest.json"),
         (["check", "nowhere.csv"], 3, "no such file"),
         (["check", "empty.csv"], 3, "empty.csv"),
-        (["check", "some.csv", "--set", "train.epochs=3"], 2, "takes columns.NAME=KIND only"),
+        (["check", "some.csv", "--set", "train.epochs=3"], 2, "takes columns.NAME=KIND"),
         (["fit", "nowhere.csv"], 3, "no such file"),
         (["fit", "some.csv", "--label", "feeling"], 2, "no column 'feeling'. Its columns: text, mood"),
         (["fit", "some.csv", "--label", "mood", "--preset", "slow"], 2, "--preset slow"),
