@@ -111,3 +111,30 @@ def test_overrides_reach_the_columns(good):
     assert set(report.filled) == {"text", "picture"}
     with pytest.raises(ConfigError, match="no column 'sund'"):
         check(folder, rows, columns={"sund": "audio"})
+
+
+def test_near_duplicates_and_what_leaks_by_them(good):
+    folder, rows = good
+    for i in (20, 100):  # a training and a test row
+        Image.linear_gradient("L").resize((40 + i, 40 + i)).convert("RGB").save(folder / f"{i}.png")
+    sounds = np.random.default_rng(7).normal(0, 1, 16_000) * np.repeat([0.02, 0.2], 8000)
+    for i, loud in ((30, 1.0), (31, 0.5)):
+        with wave.open(str(folder / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes((sounds * loud * 20_000).astype("<i2").tobytes())
+    report = check(folder, rows)
+    assert found(report) == {
+        ("note", "near-duplicate", "picture"): (22, 102),
+        ("note", "near-duplicate", "sound"): (32, 33),
+        ("warning", "near leakage", "split"): (22, 102),
+    }
+    assert [f.rows for f in report.findings if f.rule == "near leakage"] == [(20, 100)]
+
+
+def test_several_labels_are_counted(good):
+    folder, rows = good
+    for i, row in enumerate(rows):
+        row[4] = "u|v" if i == 0 else "u"
+    report = check(folder, rows, columns={"label": "multilabel"})
+    assert report.labels == {"u": 120, "v": 1}
+    assert ("warning", "few labels", "label") in found(report)

@@ -42,8 +42,8 @@ def check(
         or set(data) - {"root", "remote"}
     ):
         raise ConfigError(
-            f"--set {min(values, default='columns or data')}: check takes columns.NAME=KIND, data.root=DIR and "
-            "data.remote=true only."
+            f"--set {min(values, default='columns or data')}: check takes columns.NAME=KIND, "
+            "data.root=DIR and data.remote=true only."
         )
     root = Path(str(data["root"])) if data.get("root") else None
     opened = open_table(table, root=root, remote=data.get("remote") is True)

@@ -1,35 +1,46 @@
-"""An audit of a table before training: what is broken, odd, repeated, out of balance, leaking."""
+"""An audit of a table before training: what is broken, odd, repeated, nearly so, out of balance, leaking."""
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from motet.data.columns import Columns, infer_columns
 from motet.data.groups import content_keys, group_rows
-from motet.data.probe import Level, probe
+from motet.data.labels import class_word, label_words
+from motet.data.near import THREADS, merged, near_pairs
+from motet.data.probe import Level, Look, probe
 from motet.data.split import given_split
 from motet.data.table import Table, open_table
 
 LIMIT = 0.01  # share of broken rows above which training stops
 FEW, MOST = 5, 0.9  # rows of the smallest class; share of the largest
 EXAMPLES = 5
+CHUNK = 64  # rows looked at together
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of trouble in one column. `lines` are where it is in the table, `message` the first case."""
+    """One kind of trouble in one column. `lines` are where it is in the table, `message` the first case.
+
+    rows: the same places as numbers of rows, from 0 on; sets of rows that are alike follow each other.
+    """
 
     level: Level
     rule: str
     column: str
     lines: tuple[int, ...]
     message: str
+    rows: tuple[int, ...] = ()
 
     def text(self) -> str:
         shown = ", ".join(map(str, self.lines[:EXAMPLES])) + (", ..." if len(self.lines) > EXAMPLES else "")
@@ -100,33 +111,43 @@ def check_table(
         DataError, ConfigError: the table cannot be opened or its columns not be understood at all.
     """
     table = open_table(path, root=root)
-    found = infer_columns(table, label=label, overrides=columns)
+    return check_opened(table, infer_columns(table, label=label, overrides=columns), progress=progress)
+
+
+def check_opened(
+    table: Table, found: Columns, *, progress: Callable[[int, int, str], None] | None = None
+) -> Report:
+    """The same for an open table whose columns are understood."""
     oddities: dict[tuple[Level, str, str], list[tuple[int, str]]] = defaultdict(list)
     broken: set[int] = set()
-    for level, rule, column, row, message in _odd_cells(table, found, progress):
-        oddities[level, rule, column].append((table.line(row), message))
+    prints: dict[str, list[np.ndarray | None]] = {
+        name: [] for name, kind in found.modalities.items() if kind in ("image", "audio")
+    }
+    for level, rule, column, row, message in _odd_cells(table, found, prints, progress):
+        oddities[level, rule, column].append((row, message))
         if level == "error":
             broken.add(row)
     findings = [
-        Finding(level, rule, column, tuple(line for line, _ in cases), cases[0][1])
+        _finding(table, level, rule, column, [row for row, _ in cases], cases[0][1])
         for (level, rule, column), cases in oddities.items()
     ]
     parts = given_split(table, found.split) if found.split else {}
-    findings += [*_repeated(table, found), *_leaks(table, found, parts)]
+    near = {name: near_pairs(found.modalities[name], prints[name]) for name in prints}
+    findings += [*_repeated(table, found), *_near(table, near), *_leaks(table, found, parts, near)]
     labels = _labels(table, found)
     findings += _balance(labels, found)
     findings.sort(key=lambda f: (_ORDER[f.level], -len(f.lines), f.column, f.rule))
+    texts = [name for name, kind in found.modalities.items() if kind == "text"]
     lengths = {
-        name: [len(str(cell).split()) for cell in table.column(name) if cell is not None]
-        for name, kind in found.modalities.items()
-        if kind == "text"
+        name: [len(str(cell).split()) for (cell,) in table.iterate([name]) if cell is not None]
+        for name in texts
     }
     return Report(
         table=str(table.path),
         rows=len(table),
         columns=tuple(found.describe()),
         broken=len(broken),
-        filled={n: sum(cell is not None for cell in table.column(n)) for n in found.modalities},
+        filled={n: sum(cell is not None for (cell,) in table.iterate([n])) for n in found.modalities},
         labels=labels,
         words={name: (float(statistics.median(n)), max(n)) for name, n in lengths.items() if n},
         parts={part: len(rows) for part, rows in parts.items()},
@@ -134,84 +155,155 @@ def check_table(
     )
 
 
+def _finding(
+    table: Table, level: Level, rule: str, column: str, rows: Sequence[int], message: str
+) -> Finding:
+    return Finding(level, rule, column, tuple(table.line(i) for i in sorted(set(rows))), message, tuple(rows))
+
+
 def _odd_cells(
-    table: Table, columns: Columns, progress: Callable[[int, int, str], None] | None
+    table: Table,
+    columns: Columns,
+    prints: dict[str, list[np.ndarray | None]],
+    progress: Callable[[int, int, str], None] | None,
 ) -> Iterator[tuple[Level, str, str, int, str]]:
-    """(level, rule, column, row, message) of everything wrong with single cells and rows."""
+    """(level, rule, column, row, message) of everything wrong with single cells and rows.
+
+    Media are decoded by two threads. `prints` is filled on the way.
+    """
+    names, kinds = tuple(columns.modalities), tuple(columns.modalities.values())
     widths: dict[str, int] = {}
-    for i in range(len(table)):
-        row = table.row(i)
-        if all(row[name] is None for name in columns.modalities):
-            yield "error", "empty row", "", i, "every modality is missing"
-        for name, kind in columns.modalities.items():
-            cell = row[name]
-            if cell is None:
-                continue
-            for level, rule, message in probe(cell, kind, table.root):
-                yield level, rule, name, i, message
-            if isinstance(cell, list) and cell:
-                width = len(cell[0]) if isinstance(cell[0], list) else len(cell)
-                if width != widths.setdefault(name, width):
-                    yield "error", "shape", name, i, f"{width} numbers where the first row has {widths[name]}"
-        if progress is not None:
-            progress(i + 1, len(table), "checking")
+    nothing = Look((), None)
+
+    def look(cells: Sequence[Any]) -> list[Look]:
+        return [
+            nothing if cell is None else probe(cell, kind, table.root)
+            for cell, kind in zip(cells, kinds, strict=True)
+        ]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start, chunk in _chunks(table.iterate(names)):
+            for i, (cells, looks) in enumerate(zip(chunk, pool.map(look, chunk), strict=True), start):
+                if all(cell is None for cell in cells):
+                    yield "error", "empty row", "", i, "every modality is missing"
+                for name, cell, (found, print) in zip(names, cells, looks, strict=True):
+                    for level, rule, message in found:
+                        yield level, rule, name, i, message
+                    if name in prints:
+                        prints[name].append(print)
+                    if isinstance(cell, list) and cell:
+                        width = len(cell[0]) if isinstance(cell[0], list) else len(cell)
+                        if width != widths.setdefault(name, width):
+                            why = f"{width} numbers where the first row has {widths[name]}"
+                            yield "error", "shape", name, i, why
+            if progress is not None:
+                progress(start + len(chunk), len(table), "checking")
+
+
+def _chunks(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+    start = 0
+    while chunk := list(islice(rows, CHUNK)):
+        yield start, chunk
+        start += len(chunk)
 
 
 def _repeated(table: Table, columns: Columns) -> Iterator[Finding]:
     for name, kind in columns.modalities.items():
         if kind == "text":
-            keys = [
-                [" ".join(str(cell).casefold().split())] if cell is not None else []
-                for cell in table.column(name)
-            ]
+            known: dict[str, int] = {}
+            keys = np.array(
+                [
+                    -1
+                    if cell is None
+                    else known.setdefault(" ".join(str(cell).casefold().split()), len(known))
+                    for (cell,) in table.iterate([name])
+                ]
+            )
         else:
-            keys = [[str(key)] if key >= 0 else [] for key in content_keys(table, [name])[0].tolist()]
-        rows: dict[str, list[int]] = defaultdict(list)
-        for i, mine in enumerate(keys):
-            for key in mine:
-                rows[key].append(i)
-        again = sorted(i for same in rows.values() if len(same) > 1 for i in same)
-        if again:
-            first = min((same for same in rows.values() if len(same) > 1), key=lambda same: same[0])
-            yield Finding(
+            keys = content_keys(table, [name])[0]
+        rows: dict[int, list[int]] = defaultdict(list)
+        often = np.bincount(keys[keys >= 0], minlength=1) > 1
+        for i in np.flatnonzero((keys >= 0) & often[keys]).tolist():
+            rows[int(keys[i])].append(i)
+        if rows:
+            alike = sorted(rows.values())
+            yield _finding(
+                table,
                 "note" if kind == "text" else "warning",
                 "repeated",
                 name,
-                tuple(table.line(i) for i in again),
-                f"{sum(len(same) - 1 for same in rows.values())} repeat another row, "
-                f"such as line {table.line(first[1])} that of line {table.line(first[0])}",
+                [i for same in alike for i in same],
+                f"{sum(len(same) - 1 for same in alike)} repeat another row, "
+                f"such as line {table.line(alike[0][1])} that of line {table.line(alike[0][0])}",
             )
 
 
-def _leaks(table: Table, columns: Columns, parts: Mapping[str, list[int]]) -> Iterator[Finding]:
+def _near(table: Table, near: Mapping[str, Sequence[tuple[int, int]]]) -> Iterator[Finding]:
+    """Media that are nearly the same, less those that are equal byte for byte."""
+    for name, pairs in near.items():
+        if not pairs:
+            continue
+        keys = content_keys(table, [name])[0]
+        alike = merged([(i, j) for i, j in pairs if keys[i] != keys[j]])
+        if alike:
+            yield _finding(
+                table,
+                "note",
+                "near-duplicate",
+                name,
+                [i for same in alike for i in same],
+                f"{sum(len(same) - 1 for same in alike)} are nearly the same as another, such as line "
+                f"{table.line(alike[0][1])} as line {table.line(alike[0][0])}; "
+                "--set data.near_duplicates=true keeps them in one part of a split",
+            )
+
+
+def _leaks(
+    table: Table,
+    columns: Columns,
+    parts: Mapping[str, list[int]],
+    near: Mapping[str, Sequence[tuple[int, int]]],
+) -> Iterator[Finding]:
+    """Sets of rows that the given split tears apart: equal ones, and nearly equal ones besides."""
     part_of = {i: part for part, rows in parts.items() for i in rows}
     if not part_of:
         return
     members: dict[str, list[int]] = defaultdict(list)
-    for i, group in enumerate(group_rows(table, columns)):
+    groups = group_rows(table, columns)
+    for i, group in enumerate(groups):
         members[group].append(i)
-    torn = [rows for rows in members.values() if len({part_of[i] for i in rows}) > 1]
-    if torn:
-        first = torn[0][0]
-        other = next(i for i in torn[0] if part_of[i] != part_of[first])
-        yield Finding(
-            "warning",
-            "leakage",
-            columns.split or "",
-            tuple(sorted(table.line(i) for rows in torn for i in rows)),
-            f"rows of one group or content stand in two parts, such as line {table.line(first)} in "
-            f"{part_of[first]} and line {table.line(other)} in {part_of[other]}; scores will be too good",
-        )
+    apart = merged([(i, j) for pairs in near.values() for i, j in pairs if groups[i] != groups[j]])
+    kinds = (
+        ("leakage", "rows of one group or content stand", list(members.values())),
+        ("near leakage", "rows with nearly the same picture or sound stand", apart),
+    )
+    for rule, what, sets in kinds:
+        torn = [rows for rows in sets if len({part_of[i] for i in rows}) > 1]
+        if torn:
+            first = torn[0][0]
+            other = next(i for i in torn[0] if part_of[i] != part_of[first])
+            yield _finding(
+                table,
+                "warning",
+                rule,
+                columns.split or "",
+                [i for rows in torn for i in rows],
+                f"{what} in two parts, such as line {table.line(first)} in {part_of[first]} and line "
+                f"{table.line(other)} in {part_of[other]}; scores will be too good",
+            )
 
 
 def _labels(table: Table, columns: Columns) -> dict[str, int]:
     """Class -> rows, in the classes' order; {} without classes."""
-    if columns.label is None or columns.task != "classes":
+    if columns.label is None or columns.task not in ("classes", "multilabel"):
         return {}
-    indices = Counter(
-        columns.target(cell, table.where(i)) for i, cell in enumerate(table.column(columns.label))
-    )
-    return {word: indices[i] for i, word in enumerate(columns.classes)}
+    counts = np.zeros(len(columns.classes), np.int64)
+    index = {word: k for k, word in enumerate(columns.classes)}
+    for (cell,) in table.iterate([columns.label]):
+        if cell is not None:
+            words = label_words(cell) if columns.task == "multilabel" else [class_word(cell)]
+            counts[[index[word] for word in dict.fromkeys(words)]] += 1
+    return dict(zip(columns.classes, counts.tolist(), strict=True))
 
 
 def _balance(labels: Mapping[str, int], columns: Columns) -> Iterator[Finding]:
@@ -223,5 +315,5 @@ def _balance(labels: Mapping[str, int], columns: Columns) -> Iterator[Finding]:
             yield Finding("warning", "few labels", column, (), f"the class {word!r} has {count} rows")
     largest = max(labels, key=lambda word: labels[word])
     share = labels[largest] / sum(labels.values())
-    if share > MOST:
+    if share > MOST and columns.task == "classes":
         yield Finding("warning", "unbalanced", column, (), f"{share:.0%} of the labels are {largest!r}")

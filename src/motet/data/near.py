@@ -1,8 +1,10 @@
 """Pictures and sounds that are nearly the same: re-encoded, resized, a little louder.
 
 Pictures: the 64 signs of the differences between neighbours in a grey 9 x 8 copy (dHash; Krawetz 2013),
-equal but for NEAR_BITS, and the colours of an 8 x 8 copy. Sounds: the mean log-mel spectrum in each of
-PARTS parts of the sound, without its level, and a length that is nearly the same.
+equal but for NEAR_BITS; besides the colours of an 8 x 8 copy and, so that faces and letters are told
+apart, every value of a grey 16 x 16 copy. Sounds: the mean log-mel spectrum in each of
+PARTS parts of the sound, without its level; how that changes from part to part and band to band, so that
+steady noises are told apart; and a length that is nearly the same.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ NEAR_BITS = 3  # of 64 that may differ
 FLAT = 2  # of 255: a difference up to this is none, so that noise in flat parts flips no sign
 MOST = 512  # pictures of one quarter, sorted by all bits, that each is compared with
 COLOURS = 6.0  # of 255, mean difference of the 8 x 8 copies
-PARTS, BANDS = 8, 20
+DETAIL = 28  # of 255, largest difference of the 16 x 16 copies
+PARTS, BANDS = 24, 16
 SPECTRA = 0.05  # root mean square difference of log10 spectra without their level; four times a log-mel unit
+CHANGES = 0.85  # least correlation of the changes
 LENGTHS = 0.03  # share by which lengths may differ
 HEARD = 30  # seconds
 THREADS = 2
@@ -37,10 +41,14 @@ Progress = Callable[[int, int, str], None]
 
 
 def picture_print(image: Image.Image) -> np.ndarray:
-    """(8 + 192,) uint8: the 64 signs as 8 bytes, and the colours of 8 x 8."""
-    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR, reducing_gap=2), np.int16)
+    """(8 + 192 + 256,) uint8: the 64 signs as 8 bytes, the colours of 8 x 8, and the greys of 16 x 16."""
+    whole = image.convert("L")
+    grey = np.asarray(whole.resize((9, 8), Image.Resampling.BILINEAR, reducing_gap=2), np.int16)
+    fine = np.asarray(whole.resize((16, 16), Image.Resampling.BILINEAR, reducing_gap=2), np.uint8)
     small = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR, reducing_gap=2), np.uint8)
-    return np.concatenate([np.packbits(grey[:, 1:] > grey[:, :-1] + FLAT), small.reshape(-1)])
+    return np.concatenate(
+        [np.packbits(grey[:, 1:] > grey[:, :-1] + FLAT), small.reshape(-1), fine.reshape(-1)]
+    )
 
 
 def sound_print(wave: np.ndarray) -> np.ndarray:
@@ -53,8 +61,9 @@ def sound_print(wave: np.ndarray) -> np.ndarray:
 
 
 def near_pictures(prints: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs (earlier, later) of rows of `prints` (n, 200) that show nearly the same."""
-    bits, colours = np.ascontiguousarray(prints[:, :8]), prints[:, 8:].astype(np.int16)
+    """Pairs (earlier, later) of rows of `prints` (n, 456) that show nearly the same."""
+    bits, colours = np.ascontiguousarray(prints[:, :8]), prints[:, 8:200].astype(np.int16)
+    fine = prints[:, 200:].astype(np.int16)
     hashes = bits.view(np.uint64).reshape(-1)
     quarters = bits.view(np.uint16).reshape(-1, 4)  # with three bits wrong one quarter is right
     seen = set()
@@ -66,6 +75,7 @@ def near_pictures(prints: np.ndarray) -> Iterator[tuple[int, int]]:
                 later = bucket[at + 1 : at + 1 + MOST]
                 later = later[np.bitwise_count(hashes[later] ^ hashes[i]) <= NEAR_BITS]
                 close = np.abs(colours[later] - colours[i]).mean(1) <= COLOURS
+                close &= np.abs(fine[later] - fine[i]).max(1) <= DETAIL
                 seen |= {(min(i, j), max(i, j)) for j in later[close].tolist()}
     yield from sorted(seen)
 
@@ -75,10 +85,13 @@ def near_sounds(prints: np.ndarray) -> Iterator[tuple[int, int]]:
     order = np.argsort(prints[:, 0], kind="stable")
     seconds, spectra = prints[order, 0], prints[order, 1:]
     ends = np.searchsorted(seconds, seconds * (1 + LENGTHS), side="right")
+    changes = np.diff(np.diff(spectra.reshape(-1, PARTS, BANDS), axis=1), axis=2).reshape(len(order), -1)
+    changes /= np.maximum(np.linalg.norm(changes, axis=1, keepdims=True), 1e-9)
     found = []
     for i, end in enumerate(ends.tolist()):
         apart = np.sqrt(((spectra[i + 1 : end] - spectra[i]) ** 2).mean(1))
-        found += [(int(order[i]), int(order[i + 1 + j])) for j in np.flatnonzero(apart <= SPECTRA)]
+        close = (apart <= SPECTRA) & (changes[i + 1 : end] @ changes[i] >= CHANGES)
+        found += [(int(order[i]), int(order[i + 1 + j])) for j in np.flatnonzero(close)]
     yield from sorted((min(pair), max(pair)) for pair in found)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with one cell: broken (an error), or readable but odd (a warning)."""
+"""What is wrong with one cell: broken (an error), or readable but odd (a warning); and what is like it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from motet.data.audio import load_audio
+from motet.data.blob import HEAD, Blob, sniffed
 from motet.data.features import read_features
 from motet.data.image import load_image
+from motet.data.media import open_media
 from motet.data.mel import RATE
-from motet.data.paths import extension_of, resolve_media
+from motet.data.near import picture_print, sound_print
+from motet.data.paths import extension_of
 from motet.data.text import TextConfig, clean
 from motet.data.video import load_video
 from motet.errors import DataError
@@ -35,12 +38,24 @@ class Oddity(NamedTuple):
     message: str
 
 
-def probe(cell: Any, kind: str, root: Path) -> Iterator[Oddity]:
+class Look(NamedTuple):
+    """What one cell is: its oddities, and what near-duplicates share (pictures and sounds only)."""
+
+    oddities: tuple[Oddity, ...]
+    print: np.ndarray | None
+
+
+def probe(cell: Any, kind: str, root: Path) -> Look:
     """Everything that is wrong with one cell that is not empty, read as `kind`."""
+    if kind == "text":
+        return Look(tuple(_probe_text(str(cell))), None)
+    prints: list[np.ndarray] = []
+    found: list[Oddity] = []
     try:
-        yield from _probe_text(str(cell)) if kind == "text" else _probe_media(cell, kind, root)
+        found += _probe_media(cell, kind, root, prints)
     except DataError as error:
-        yield Oddity("error", error.rule, str(error).removeprefix("path: "))
+        found.append(Oddity("error", error.rule, str(error).removeprefix("path: ")))
+    return Look(tuple(found), prints[0] if prints else None)
 
 
 def _probe_text(text: str) -> Iterator[Oddity]:
@@ -53,27 +68,34 @@ def _probe_text(text: str) -> Iterator[Oddity]:
         yield Oddity("warning", "bad UTF-8", "holds U+FFFD, which stands for bytes that were no UTF-8")
 
 
-def _probe_media(cell: Any, kind: str, root: Path) -> Iterator[Oddity]:
+def _probe_media(cell: Any, kind: str, root: Path, prints: list[np.ndarray]) -> Iterator[Oddity]:
     if isinstance(cell, list):
         read_features(cell, root)
         return
-    path = resolve_media(cell, root, "path")
+    media = open_media(cell, root)
+    if media is None:
+        return
+    name = str(cell)
     match kind:
         case "image":
-            yield from _probe_picture(np.asarray(load_image(path, cell)))
+            image = load_image(media, name)
+            prints.append(picture_print(image))
+            yield from _probe_picture(np.asarray(image))
         case "audio":
-            sound = load_audio(path, cell)
+            sound = load_audio(media, name)
             if sound is None:
                 yield Oddity("warning", "no sound", "a video without a sound track: missing here")
             else:
+                prints.append(sound_print(sound))
                 yield from _probe_sound(sound)
         case "video":
-            yield from _probe_clip(path, cell)
+            yield from _probe_clip(media, name)
         case _:
             read_features(cell, root)
-    found = sniff(path)
-    if found and extension_of(cell) not in found:
-        yield Oddity("warning", "wrong ending", f"{cell!r} holds {found[0]} (read by its content)")
+    if not isinstance(media, Blob):
+        found = sniff(media)
+        if found and extension_of(cell) not in found:
+            yield Oddity("warning", "wrong ending", f"{cell!r} holds {found[0]} (read by its content)")
 
 
 def _probe_picture(pixels: np.ndarray) -> Iterator[Oddity]:
@@ -90,7 +112,7 @@ def _probe_sound(sound: np.ndarray) -> Iterator[Oddity]:
         yield Oddity("warning", "too short", f"{len(sound) / RATE * 1000:.0f} ms of sound")
 
 
-def _probe_clip(path: Path, cell: str) -> Iterator[Oddity]:
+def _probe_clip(path: Path | Blob, cell: str) -> Iterator[Oddity]:
     clip, sound = load_video(path, cell), load_audio(path, cell)
     if clip is None:
         yield Oddity("warning", "no picture", "a video with sound only: its frames are missing")
@@ -108,16 +130,5 @@ def _probe_clip(path: Path, cell: str) -> Iterator[Oddity]:
 def sniff(path: Path) -> tuple[str, ...]:
     """The endings that fit a file's first bytes; () where they say nothing."""
     with path.open("rb") as file:
-        head = file.read(16)
-    riff = {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "webp"}
-    starts = {
-        b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif",
-        b"MM\0*": "tif", b"fLaC": "flac", b"OggS": "ogg", b"\x1aE\xdf\xa3": "mkv", b"ID3": "mp3",
-    }  # fmt: skip
-    if head[:4] == b"RIFF":
-        found = riff.get(head[8:12])
-    elif head[4:8] == b"ftyp":
-        found = "mp4"
-    else:
-        found = next((ending for start, ending in starts.items() if head.startswith(start)), None)
+        found = sniffed(file.read(HEAD))
     return next((family for family in _FAMILIES if found in family), ())
