@@ -19,6 +19,7 @@ from motet.errors import DataError
 from motet.types import Piece, Sample
 
 Progress = Callable[[int, int, str], None]
+IN_WORKER = 64 * 2**20  # bytes of Pieces that a worker process is given, or keeps
 CHUNK = 64  # cells decoded and encoded together
 NOTHING = Piece(np.zeros((0, 1), np.float32), np.zeros(0, np.float32))  # stands in caches for "missing"
 
@@ -53,10 +54,29 @@ class Dataset:
         self._memory: dict[str, Piece] = {}
         self._used = 0
         self._keys: dict[tuple[str, int], str | None] = {}
+        self._tokens: dict[str, int] = {}
+        self._fingerprint = -1, ""  # the number of rows that it is of, which only falls
         self._column_of, self._media_of = matched(self.columns.modalities, self.processors)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process: it names no broken rows, and keeps little in memory, as there are many."""
+        state = self.__dict__ | {"quarantine": None, "memory_bytes": min(self.memory_bytes, IN_WORKER)}
+        return state if self._used <= IN_WORKER else state | {"_memory": {}, "_used": 0}
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, tokens of each row; after `prepare` without reading anything."""
+        out = np.zeros(len(self.rows), np.int64)
+        for i, row in enumerate(self.rows):
+            keys = [self._keys.get((modality, row), "") for modality in self._column_of]
+            if all(key is None or key in self._tokens for key in keys):
+                out[i] = sum(self._tokens[key] for key in keys if key is not None)
+            else:
+                out[i] = sum(map(len, self[i].pieces.values()))
+        return out
 
     @property
     def targets(self) -> dict[str, Task]:
@@ -67,8 +87,11 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """sha256 of the table and the rows of it that are here."""
-        rows = np.asarray(self.rows, np.int64).tobytes()
-        return hashlib.sha256(self.table.fingerprint.encode() + rows).hexdigest()
+        if self._fingerprint[0] != len(self.rows):
+            rows = np.asarray(self.rows, np.int64).tobytes()
+            made = hashlib.sha256(self.table.fingerprint.encode() + rows).hexdigest()
+            self._fingerprint = len(self.rows), made
+        return self._fingerprint[1]
 
     @property
     def content(self) -> str:
@@ -199,12 +222,14 @@ class Dataset:
             return True
         found = self.cache.get(key)
         if found is not None:
+            self._tokens[key] = len(found)
             self._remember(key, found)
         return found is not None
 
     def _keep(self, key: str, piece: Piece, *, cheap: bool) -> None:
         if not cheap:
             self.cache.put(key, piece)
+        self._tokens[key] = len(piece)
         self._remember(key, piece)
 
     def _remember(self, key: str, piece: Piece) -> None:
