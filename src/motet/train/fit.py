@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from motet import config as configs
 from motet.checkpoint import save_folder
 from motet.data.columns import Columns, infer_columns, modality_name
+from motet.data.isolate import child
 from motet.data.table import Table, open_table
 from motet.errors import ConfigError
 from motet.losses import LossConfig, Objective
@@ -54,6 +56,7 @@ def fit(
         Interrupted: stopped after saving.
     """
     config = read_settings(settings, preset)
+    child.mode = config.data.isolate
     reporter = progress or Reporter()
     given = Path(config.data.root) if config.data.root else None
     source = open_table(table, root=given, remote=config.data.remote)
@@ -65,7 +68,7 @@ def fit(
         reporter.say(line)
     val_source = open_table(val, root=given, remote=config.data.remote) if val else None
     identity = {
-        "config": configs.to_dict(config),
+        "config": _what_matters(config),
         "columns": configs.to_dict(columns),
         "data": [source.fingerprint, val_source.fingerprint if val_source else None],
         **{"seed": seed, "preset": preset, "retrieval": contrastive},
@@ -107,6 +110,14 @@ def fit(
         reporter=reporter,
     )
     return _finish(model, data, best, run, time.monotonic() - start, seed, reporter)
+
+
+def _what_matters(config: FitConfig) -> dict[str, Any]:
+    """The settings without those that change only how fast the same batches come."""
+    said = configs.to_dict(config)
+    for group, key in (("loader", "workers"), ("loader", "kind"), ("loader", "pin"), ("data", "isolate")):
+        del said[group][key]
+    return said
 
 
 def _contrastive(retrieval: bool | None, columns: Columns, table: Table) -> bool:

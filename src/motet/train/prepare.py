@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from motet.data.augment import AugmentConfig
 from motet.data.cache import FeatureCache, default_cache
 from motet.data.columns import Columns
 from motet.data.dataset import Dataset
@@ -76,11 +77,12 @@ class Parts:
             self.train,
             specs,
             self.train.targets,
-            LoaderConfig(batch_size=chosen.batch_size),
+            config.loader.build(chosen.batch_size),
             seed=seed,
             shuffle=True,
             modality_dropout=chosen.modality_dropout if len(specs) > 1 else 0.0,
             spec_augment=chosen.spec_augment,
+            augment=AugmentConfig() if chosen.augment else None,
         )
 
     def val_loader(self) -> Loader | None:

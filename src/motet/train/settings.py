@@ -1,5 +1,5 @@
-"""What `fit` can be told: `--set data...`, `columns...`, `model...`, `train...`, `loss...`, and one
-group per modality (by its name, or by its kind for all of that kind), such as `text.backbone`."""
+"""What `fit` can be told: `--set data...`, `columns...`, `model...`, `train...`, `loader...`, `loss...`,
+and one group per modality (by its name, or by its kind for all of that kind), such as `text.backbone`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from motet import config as configs
 from motet.data.columns import KINDS
+from motet.data.loader import LoaderConfig
 from motet.data.processor import ProcessorConfig
 from motet.errors import ConfigError
 from motet.losses import LossConfig
@@ -29,15 +30,18 @@ Preset = Literal["scratch", "fast", "best"]
 @dataclass(frozen=True)
 class DataSettings:
     """`root`: where the paths in media cells begin, else the table's folder. `fractions` of train, val and
-    test rows where the table has no split. `quarantine_limit`: the share of broken rows that is too
-    many. `cache`: whether prepared features are kept on disk for the next run. `remote`: whether the
-    table may be an address (s3://, gs://, hf:NAME). `near_duplicates`: whether pictures and sounds that
-    are nearly the same stay in one part of the split, too."""
+    test rows where the table has no split. `quarantine_limit`: the share of broken rows that is too many.
+    `cache`: whether prepared features are kept on disk for the next run. `isolate`: whether containers of
+    sound and video are decoded in a process of their own, which may crash without harm; "never" decodes
+    them here. `remote`: whether the table may be an address (s3://, gs://, hf:NAME). `near_duplicates`:
+    whether pictures and sounds that are nearly the same stay in one part of the split, too.
+    """
 
     root: str | None = None
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     quarantine_limit: float = 0.01
     cache: bool = True
+    isolate: Literal["auto", "never"] = "auto"
     remote: bool = False
     near_duplicates: bool = False
 
@@ -98,11 +102,25 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class LoaderSettings:
+    """How batches are made ahead of time, see `LoaderConfig`; `tokens` is the only one that changes them."""
+
+    tokens: int = 0
+    workers: int = 0
+    kind: Literal["thread", "process"] = "thread"
+    pin: bool = True
+
+    def build(self, batch_size: int) -> LoaderConfig:
+        return LoaderConfig(batch_size, self.tokens, self.workers, self.kind, self.pin)
+
+
+@dataclass(frozen=True)
 class TrainSettings(TrainConfig):
     """`TrainConfig`, with defaults for tables of one to ten thousand rows, and what concerns the batches.
 
     `modality_dropout`: how often a training sample loses some of its modalities, so that any subset
-    works later. `spec_augment` masks sounds. `balance` gives rare classes the weight count**-balance:
+    works later. `spec_augment` masks sounds, `augment` changes pictures lightly (those that no frozen
+    encoder reads). `balance` gives rare classes the weight count**-balance:
     0 for none, 1 for all classes alike.
     """
 
@@ -112,6 +130,7 @@ class TrainSettings(TrainConfig):
     batch_size: int = 128
     modality_dropout: float = 0.3
     spec_augment: bool = True
+    augment: bool = True
     balance: float = 0.5
 
 
@@ -123,6 +142,7 @@ class FitConfig:
     columns: dict[str, str] = field(default_factory=dict)
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
     loss: LossConfig = field(default_factory=LossConfig)
     modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -167,6 +187,7 @@ def read_settings(settings: Sequence[str], preset: str) -> FitConfig:
         columns={name: str(part) for name, part in groups.get("columns", {}).items()},
         model=group(ModelSettings, "model"),
         train=group(TrainSettings, "train"),
+        loader=group(LoaderSettings, "loader"),
         loss=group(LossConfig, "loss"),
         modalities=values,
     )
