@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from motet.cli.builtin import builtin
 from motet.cli.check import check
 from motet.cli.convert import convert
 from motet.cli.demo import demo
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, convert, fit, evaluate, predict, index, search, explain):
+for command in (demo, check, convert, fit, evaluate, predict, index, search, explain, builtin):
     app.command()(command)
 
 

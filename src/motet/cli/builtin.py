@@ -1,0 +1,48 @@
+"""`motet builtin`: a data set from installed packages, written as a table like a user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from motet.cli.output import emit, progress, say
+
+
+def builtin(
+    name: Annotated[Literal["emoji", "tuxpaint"], typer.Argument(help="Which data set.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for its table and media.")],
+    language: Annotated[
+        str, typer.Option(help="Of captions and speech, for tuxpaint: es, fr, ru, bg, ca, ro, ...")
+    ] = "en",
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Write a real data set as a table: emoji, or Tux Paint's stamps with human speech.
+
+    emoji comes from the packages of the extra "demo", its speech is synthesised. tuxpaint comes from
+    Debian's tuxpaint-stamps-default, spoken by people.
+    """
+    from motet.data.table import open_table
+    from motet.errors import ConfigError
+
+    bar = progress()
+    match name:
+        case "emoji":
+            if language != "en":
+                raise ConfigError(f"--language {language}: the emoji are named in English only.")
+            from motet.data.builtin.emoji import build_emoji
+
+            table = build_emoji(out, seed=seed, progress=bar)
+        case "tuxpaint":
+            from motet.data.builtin.tuxpaint import build_tuxpaint
+
+            table = build_tuxpaint(out, language=language, seed=seed, progress=bar)
+    bar.close()
+    rows = len(open_table(table))
+    if json:
+        emit({"table": str(table), "rows": rows})
+        return
+    print(f"{table}: {rows} rows")
+    say(f"look at it:  motet check {table}\ntrain on it: motet fit {table}")
