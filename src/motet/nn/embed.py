@@ -69,7 +69,8 @@ class TokenEmbedding(nn.Module):
     def forward(self, values: Mapping[str, Tensor], layout: Layout) -> Tensor:
         parts = []
         for name, embed in self.modality.items():
-            if layout.counts[layout.modalities.index(name)]:
+            # Without tokens too: its gradients are then zeros, on this rank as on others, as in the blocks.
+            if name in values:
                 x = embed(values[name])
                 parts.append(x + self._position(name, layout, x.shape[1]).to(x.dtype) if self.places else x)
         if not parts:  # a batch of samples without any token

@@ -54,7 +54,7 @@ class World:
         """With "ddp", the module whose backward averages the gradients over ranks."""
         if self.size == 1 or self.parallel == "fsdp":
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        return DistributedDataParallel(module, find_unused_parameters=True)
 
     def unsynchronised(self, module: nn.Module) -> AbstractContextManager[None]:
         """Within it, gradients pile up on their rank."""
@@ -151,7 +151,7 @@ def sharded(tensor: Tensor) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor put together, on every rank; another as it is. All ranks must call it."""
-    return tensor.full_tensor() if sharded(tensor) else tensor  # type: ignore[operator]
+    return tensor.full_tensor() if sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from motet.train.gradcache import Gradients
 from motet.train.modulate import brakes
 from motet.train.run import Reporter, RunFolder
 from motet.train.signals import caught_signals
-from motet.train.state import Checkpoints, State
+from motet.train.state import Checkpoints
 from motet.train.validate import better, validate
 from motet.types import TokenBatch
 
@@ -144,16 +144,14 @@ class _Loop:
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.device = self.trained[0].device
         self.steps = config.epochs * loader.steps_per_epoch
-        self.state = State(micro=config.micro_batch)
         self.average = WeightAverage(model, config.ema)
         self.kept = Checkpoints(run, world, model, objective, self.optimizer, self.average)
         self.collapse = CollapseWatch()
         self.saved_at = time.monotonic()
         self.speed, self.shown_at = 0.0, time.monotonic()
-        if run.resume:
-            self.state = self.kept.restore(reporter.say)
-            if self.state.step:
-                reporter.say(f"resumed at step {self.state.step} of {self.steps}")
+        self.state = self.kept.restore(reporter.say)
+        if self.state.step:
+            reporter.say(f"resumed at step {self.state.step} of {self.steps}")
         precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
         micro = self.state.micro or config.micro_batch
         self.gradients = Gradients(
