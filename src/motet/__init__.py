@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     from motet.index import Index
     from motet.model import Motet, MotetConfig
     from motet.predictor import Predictor, fit, load
+    from motet.tasks.sentiment import SentimentAnalyzer
     from motet.types import Hit
 
 __version__ = "0.1.0"
-__all__ = ["Hit", "Index", "Motet", "MotetConfig", "MotetError", "Predictor", "fit", "load"]
+__all__ = [
+    "Hit",
+    "Index",
+    "Motet",
+    "MotetConfig",
+    "MotetError",
+    "Predictor",
+    "SentimentAnalyzer",
+    "fit",
+    "load",
+]
 
 _HOME = {
     "Hit": "motet.types",
@@ -28,6 +39,7 @@ _HOME = {
     "MotetConfig": "motet.model",
     "MotetError": "motet.errors",
     "Predictor": "motet.predictor",
+    "SentimentAnalyzer": "motet.tasks.sentiment",
     "fit": "motet.predictor",
     "load": "motet.predictor",
 }

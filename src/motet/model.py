@@ -28,7 +28,8 @@ class TaskSpec:
     """One thing to predict for a sample. `mean` and `std` are those of a number over the training rows.
 
     "classes" is one of `classes`, "multilabel" any number of them. `ordinal`: the classes stand in
-    their order, lowest first, and what is predicted respects it (see `OrdinalHead`).
+    their order, lowest first, and what is predicted respects it (see `OrdinalHead`). `temperature`
+    divides the logits of "classes" so that probabilities are calibrated (see `motet.tasks.calibrate`).
     """
 
     name: str
@@ -37,6 +38,7 @@ class TaskSpec:
     mean: float = 0.0
     std: float = 1.0
     ordinal: bool = False
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,11 @@ class Motet(nn.Module):
         return out
 
     def _predictions(self, heads: nn.Module, vectors: Tensor) -> dict[str, Tensor]:
-        return {
-            task.name: head(vectors) for task, head in zip(self.config.tasks, heads.children(), strict=True)
-        }
+        found = {}
+        for task, head in zip(self.config.tasks, heads.children(), strict=True):
+            y = head(vectors)
+            found[task.name] = y / task.temperature if task.kind == "classes" else y
+        return found
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -236,6 +240,8 @@ def _check(config: MotetConfig) -> None:
             )
         if task.ordinal and task.kind != "classes":
             raise ConfigError(f"model: task {task.name!r} can be ordinal only with classes.")
+        if not task.temperature > 0:
+            raise ConfigError(f"model: task {task.name!r} needs a temperature above 0.")
         if task.kind == "number" and not task.std > 0:
             raise ConfigError(f"model: task {task.name!r} needs std above 0, it has {task.std}.")
     if not config.tasks and not config.contrastive:

@@ -19,6 +19,7 @@ from motet.data.table import Table, open_table
 from motet.errors import ConfigError
 from motet.losses import LossConfig, Objective
 from motet.model import Motet, TaskSpec
+from motet.tasks.calibrate import calibrate
 from motet.tasks.card import model_card
 from motet.tasks.evaluate import evaluate
 from motet.train.loop import Best, train
@@ -162,7 +163,10 @@ def _finish(
 ) -> Path:
     """Judge the best weights once, on rows that chose nothing, and write the model's files into the run."""
     name, judged = next((n, part) for n, part in data.named() if part is not None)
-    metrics = {"part": name} | evaluate(model, [judged[i] for i in range(len(judged))], progress=reporter)
+    samples = [judged[i] for i in range(len(judged))]
+    val = data.val if data.val is not None else ()
+    calibration = calibrate(model, [val[i] for i in range(len(val))], samples)
+    metrics = {"part": name} | evaluate(model, samples, progress=reporter) | {"calibration": calibration}
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     training = {
         **{"epochs": best.epochs, "steps": best.steps, "best_step": best.step, "seconds": seconds},

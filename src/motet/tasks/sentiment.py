@@ -1,0 +1,162 @@
+"""What a clip feels like: one answer for the whole, or a curve over its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from motet.errors import ConfigError, DataError
+from motet.metrics import softmax
+from motet.predictor import Entry, Predictor
+from motet.predictor.cells import Broken, read_entries
+from motet.tasks.timeline import Cuts, Timeline, cut_entry
+from motet.types import Output, Sample
+
+BATCH = 32  # windows predicted together
+
+
+class SentimentAnalyzer:
+    """A trained model, asked by kind of medium. Whatever is missing, silent or empty is left out.
+
+    analyzer = motet.SentimentAnalyzer.from_pretrained("runs/reviews")
+    analyzer.predict(video="clip.mp4", text="I loved it")
+    analyzer.timeline(video="talk.mp4").save("talk.svg")
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        if not predictor.tasks:
+            raise ConfigError(
+                f"{predictor.folder}: was trained for retrieval only and predicts no label. Train with "
+                "--label COLUMN."
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str = "auto") -> SentimentAnalyzer:
+        """Open a model folder, as `motet fit` wrote it; for the errors see `Predictor.load`."""
+        return cls(Predictor.load(folder, device=device))
+
+    def predict(
+        self, *, video: Any = None, audio: Any = None, text: str | Path | None = None, image: Any = None
+    ) -> dict[str, Any]:
+        """{"label", "probabilities", "score", "modalities", "status"} of what is given.
+
+        video, audio, image: paths (audio also (n,) samples at 16 kHz, image also a PIL picture or
+        array); text: the words, or the path of a transcript with times. label: the likeliest class,
+        or None for numbers; probabilities: calibrated on validation rows; score: the number, or for
+        classes "positive" and "negative" the difference of their probabilities, else None;
+        modalities: those that were heard; status: "ok", or "missing" where nothing was there to hear.
+        A model of several tasks adds "tasks": name -> the same three.
+
+        Raises:
+            DataError: a file is broken or not there.
+            ConfigError: the model has no modality for what is given.
+        """
+        entry = self.entry(video=video, audio=audio, text=text, image=image)
+        sample = read_entries([entry], self.predictor.processors, self.predictor.cache)[0]
+        if isinstance(sample, Broken):
+            raise DataError(f"{sample.column}: {sample.error}", rule=sample.error.rule)
+        return self._answers([sample])[0]
+
+    def timeline(
+        self,
+        *,
+        video: Any = None,
+        audio: Any = None,
+        text: str | Path | None = None,
+        image: Any = None,
+        window: float = 6.0,
+        step: float = 2.0,
+    ) -> Timeline:
+        """The same for windows of `window` seconds, one every `step` seconds.
+
+        A picture counts in every window; words stand at their times, which are estimated where no
+        transcript says them.
+
+        Raises:
+            DataError, ConfigError: as `predict`; a window or step that is not above 0.
+        """
+        entry = self.entry(video=video, audio=audio, text=text, image=image)
+        cuts: Cuts = cut_entry(entry, self.predictor.processors, window=window, step=step)
+        answers = []
+        for start in range(0, len(cuts.samples), BATCH):
+            answers += self._answers(cuts.samples[start : start + BATCH])
+        points = [
+            {"start": a, "end": b} | answer for (a, b), answer in zip(cuts.windows, answers, strict=True)
+        ]
+        return Timeline(points, cuts.seconds, cuts.estimated)
+
+    def entry(
+        self, *, video: Any = None, audio: Any = None, text: str | Path | None = None, image: Any = None
+    ) -> Entry:
+        """What is given, by the model's modalities. A model without frames hears a video's sound.
+
+        Raises:
+            ConfigError: no modality for one of them. DataError: no such file.
+        """
+        cells: dict[str, Any] = {}
+        for kind, given in (("video", video), ("audio", audio), ("image", image), ("text", text)):
+            if given is None or (isinstance(given, str) and not given.strip()):
+                continue
+            value = Path(given) if kind != "text" and isinstance(given, str) else given
+            if isinstance(value, Path) and not value.is_file():
+                raise DataError(f"{kind}: {value}: no such file (looked from {Path.cwd()}). Check the path.")
+            names = self._names(kind)
+            if not names:
+                has = ", ".join(f"{m} ({p.kind})" for m, p in self.predictor.processors.items())
+                raise ConfigError(f"{kind}: this model has no modality for it; it has {has}.")
+            cells |= dict.fromkeys(names, value)
+        return Entry("input", cells, Path())
+
+    def _names(self, kind: str) -> list[str]:
+        """The modalities that one input of this kind goes to."""
+        kinds = {m: p.kind for m, p in self.predictor.processors.items()}
+        first = [m for m, k in kinds.items() if k == kind][:1]
+        if kind == "video":
+            heard = [m for m, k in kinds.items() if k == "audio"]
+            first += [m for m in heard if first and m == f"{first[0]}_sound"][:1] or heard[:1]
+        return first
+
+    @torch.inference_mode()
+    def _answers(self, samples: list[Sample]) -> list[dict[str, Any]]:
+        usable = [sample for sample in samples if sample.pieces]
+        output = self.predictor.model(self.predictor.batch(usable)) if usable else None
+        rows = iter(range(len(usable)))
+        return [self._answer(sample, output, next(rows) if sample.pieces else 0) for sample in samples]
+
+    def _answer(self, sample: Sample, output: Output | None, row: int) -> dict[str, Any]:
+        if output is None or not sample.pieces:
+            nothing: dict[str, Any] = {"label": None, "probabilities": {}, "score": None}
+            return nothing | {"modalities": [], "status": "missing"}
+        tasks = self.predictor.tasks
+        said = {
+            t.name: _said(t.kind, t.classes, output.predictions[t.name][row].float().cpu().numpy())
+            for t in tasks
+        }
+        heard = [m for m in self.predictor.modalities if m in sample.pieces]
+        more = {"tasks": said} if len(tasks) > 1 else {}
+        return said[tasks[0].name] | {"modalities": heard, **more, "status": "ok"}
+
+
+def _said(kind: str, classes: tuple[str, ...], predicted: np.ndarray) -> dict[str, Any]:
+    """predicted: (C,) logits, or () a number."""
+    if kind == "number":
+        return {"label": None, "probabilities": {}, "score": float(predicted)}
+    if kind == "multilabel":
+        shares = 1 / (1 + np.exp(-predicted.astype(np.float64)))
+        return {
+            "label": [name for name, share in zip(classes, shares, strict=True) if share > 0.5],
+            "probabilities": dict(zip(classes, shares.tolist(), strict=True)),
+            "score": None,
+        }
+    probabilities = dict(zip(classes, softmax(predicted[None])[0].tolist(), strict=True))
+    by_name = {name.lower(): share for name, share in probabilities.items()}
+    polar = {"positive", "negative"} <= by_name.keys()
+    return {
+        "label": max(probabilities, key=probabilities.__getitem__),
+        "probabilities": probabilities,
+        "score": by_name["positive"] - by_name["negative"] if polar else None,
+    }
