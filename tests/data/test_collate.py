@@ -89,7 +89,11 @@ def test_targets_groups_and_ids():
     assert batch.targets["y"].tolist() == [2, -100, -100, -100] and batch.targets["y"].dtype == torch.int64
     assert torch.isnan(batch.targets["z"]).tolist() == [True, True, False, True]
     assert batch.targets["z"].dtype == torch.float32
-    assert batch.group.tolist() == [0, 1, 0, 2] and batch.ids == ("0", "1", "2", "3")
+    group = batch.group.tolist()
+    assert group[0] == group[2] and len(set(group)) == 3 and min(group) >= 0
+    alone = collate(samples[2:3], specs, {})  # another process sees the same number for the same group
+    assert alone.group.tolist() == [group[0]]
+    assert batch.weight is None and batch.ids == ("0", "1", "2", "3")
     assert batch.labels == {}
 
 
@@ -122,3 +126,13 @@ def test_a_batch_of_128_takes_less_than_10_ms():
         collate(samples, SPECS, {})
         spent.append(time.perf_counter() - start)
     assert min(spent) < 0.010
+
+
+def test_weights_are_there_where_samples_differ():
+    rng = np.random.default_rng(0)
+    made = [
+        Sample(str(i), {"text": make_piece(SPECS[0], 2, rng)}, weight=w) for i, w in enumerate([1.0, 0.5])
+    ]
+    assert collate(made, SPECS[:1], {}).weight.tolist() == [1.0, 0.5]
+    assert collate(made[:1], SPECS[:1], {}).weight is None
+    assert collate(made[1:], SPECS[:1], {}).weight.tolist() == [0.5]

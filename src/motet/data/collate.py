@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -139,8 +140,13 @@ def _target(samples: Sequence[Sample], name: str, kind: Task) -> Tensor:
 
 
 def _groups(samples: Sequence[Sample]) -> Tensor:
-    """(B,) int64, equal for samples of one group; a sample without a group has its own."""
-    seen: dict[object, int] = {}
-    return torch.tensor(
-        [seen.setdefault(s.group or b, len(seen)) for b, s in enumerate(samples)], dtype=torch.int64
-    )
+    """(B,) int64 >= 0, equal for samples of one group; a sample without a group has its own.
+
+    The same in every batch, so that rows of other processes can be compared.
+    """
+    return torch.tensor([_number(s.group or f"\0{s.id}") for s in samples], dtype=torch.int64)
+
+
+def _number(name: str) -> int:
+    """63 bits that stand for a name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1

@@ -52,9 +52,10 @@ class Loader:
     """Yields TokenBatches of a dataset.
 
     `modality_dropout` is the chance that a sample of two or more modalities loses a random proper
-    subset of them. `spec_augment` masks sounds, `augment` changes pictures. All are drawn from (data,
-    seed, epoch, position). Of `world` ranks each has its own part of every step; `batch_size` and
-    `tokens` are of one rank. A rank's batch may be empty where there are fewer samples than ranks.
+    subset of them; with `hidden` their mean features become targets. `spec_augment` masks sounds,
+    `augment` changes pictures. All are drawn from (data, seed, epoch, position). Of `world` ranks each
+    has its own part of every step; `batch_size` and `tokens` are of one rank. A rank's batch may be
+    empty where there are fewer samples than ranks.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Loader:
         spec_augment: bool = False,
         augment: AugmentConfig | None = None,
         labels: bool = False,
+        hidden: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -88,6 +90,7 @@ class Loader:
             spec_augment=spec_augment,
             augment=augment,
             labels=labels,
+            hidden=hidden,
             mask_time=self.config.mask_time,
             mask_mel=self.config.mask_mel,
             mels=self.config.mels,

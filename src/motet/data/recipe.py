@@ -14,6 +14,7 @@ from torch import Tensor
 from motet.data.augment import AugmentConfig, augmented, can_augment
 from motet.data.collate import collate
 from motet.data.columns import Task
+from motet.data.hidden import hidden_features
 from motet.types import ModalitySpec, Sample, TokenBatch
 
 
@@ -47,6 +48,7 @@ class Recipe:
     spec_augment: bool = False
     augment: AugmentConfig | None = None
     labels: bool = False
+    hidden: bool = False
     mask_time: float = 0.2
     mask_mel: float = 0.2
     mels: int = 80
@@ -55,9 +57,11 @@ class Recipe:
         samples = [self.dataset[int(i)] for i in place.indices]
         random = drawn(self.dataset, self.seed, place.epoch, place.number)
         drop = self._drop(samples, random) if self.modality_dropout else None
+        hidden = hidden_features(samples, self.specs, drop) if self.hidden else {}
         if self.augment is not None:
             samples = self._augmented(samples, self.augment, place)
         batch = collate(samples, self.specs, self.targets, drop=drop, labels=self.labels)
+        batch = replace(batch, targets={**batch.targets, **hidden})
         return self._masked(batch, random) if self.spec_augment else batch
 
     def arrays(self, place: Place) -> TokenBatch:
