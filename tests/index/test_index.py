@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from motet.errors import ConfigError, DataError, MismatchError
 from motet.index import Added, Index
+from motet.index.page import search_page
 from motet.predictor.cells import Broken
 from motet.predictor.inputs import Entry
+from motet.types import Hit
 
 WIDTH = 16
 
@@ -102,6 +105,46 @@ def test_filters_hold(index: Index) -> None:
 def test_more_like_this_leaves_the_row_itself_out(index: Index) -> None:
     assert ids(index.search(like="d1", top=2, modality="title"))[0] in ("d2", "s1")
     assert "d1" not in ids(index.search(like="d1", top=9))
+
+
+def test_parts_are_summed(index: Index) -> None:
+    assert ids(index.search(["straw hat", "for dancing"], top=2)) in (["h1", "s1"], ["s1", "h1"])
+    assert ids(index.search("blue", like="d1", top=1)) == ["d2"]
+    total = vector_of("red") + vector_of("blue dress")
+    hits = index.search(["red", "blue dress"], top=4)
+    assert hits == index.search(total, top=4)
+    assert hits[0].score == pytest.approx(
+        max(total @ vector_of(t) for t in ("red dress", "blue dress")) / np.linalg.norm(total)
+    )
+
+
+def test_pages_follow_each_other(index: Index) -> None:
+    whole = index.search("dress", top=4)
+    assert [*index.search("dress", top=2), *index.search("dress", top=2, offset=2)] == whole
+    assert index.search("dress", top=2, offset=4) == []
+    others = [hit for hit in index.search(like="d1", top=3)]
+    assert index.search(like="d1", top=1, offset=1) == others[1:2]
+
+
+def test_only_the_best_row_of_a_group_counts(index: Index) -> None:
+    index.add([{"id": f"r{i}", "title": f"red dress {i}", "colour": "red"} for i in range(40)])
+    hits = index.search("red dress", top=3, distinct="colour")
+    assert [hit.fields["colour"] for hit in hits].count("red") == 1
+    assert hits[0].id == "d1" and set(ids(hits)) == {"d1", "d2", "h1"}
+    with pytest.raises(ConfigError, match=r"distinct 'size'.*colour"):
+        index.search("red", distinct="size")
+
+
+def test_a_page_shows_what_was_found_and_needs_no_network(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    fields = {"picture": str(tmp_path / "a.png"), "name": "<b>dress</b>", "gone": "/nowhere/x.png"}
+    html = search_page(
+        "a <dress>", [Hit("1", 0.5, "picture", fields), Hit("2", 0.25, "name", {"name": None})]
+    )
+    assert html.count("<article") == 2 and html.count("data:image/webp") == 1
+    assert "&lt;b&gt;dress" in html and "<b>dress" not in html and "/nowhere/x.png" in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert "Nothing was found" in search_page("x", [])
 
 
 def test_a_vector_is_a_query(index: Index) -> None:

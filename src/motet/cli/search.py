@@ -1,4 +1,4 @@
-"""`motet search`: the rows of an index nearest to a text or a file."""
+"""`motet search`: the rows of an index nearest to texts, files and other rows."""
 
 from __future__ import annotations
 
@@ -7,28 +7,50 @@ from typing import Annotated
 
 import typer
 
-from motet.cli.output import emit, table
+from motet.cli.output import emit, say, table
 
 
 def search(
     index: Annotated[Path, typer.Argument(help="An index, as `motet index` wrote it.")],
-    query: Annotated[str, typer.Argument(help="A text, or the path of a file.")],
+    query: Annotated[
+        list[str] | None, typer.Argument(help="Texts or paths of files; of several, their sum is looked for.")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="ID", help="More like this row, alone or with a query.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many rows.")] = 5,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out that many of the best (paging).")] = 0,
     modality: Annotated[
         str | None, typer.Option(help="What is compared and comes back, such as picture.")
     ] = None,
     where: Annotated[
         str | None, typer.Option(metavar="FILTER", help="Such as: price < 50 and colour = 'red'")
     ] = None,
+    distinct: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Only the best row of each value, such as group.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page of pictures and players here.")] = None,
+    open: Annotated[bool, typer.Option("--open", help="Show that page in the browser.")] = False,
     model: Annotated[Path | None, typer.Option(help="The index's model, if it has moved.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
 ) -> None:
-    """Find the rows of an index that are nearest to a text or a file."""
+    """Find the rows of an index that are nearest to texts, files or another row."""
     from motet.index import Index
 
-    hits = Index.open(index, model).search(query, top=top, modality=modality, where=where)
+    hits = Index.open(index, model).search(
+        query or None, like=like, top=top, offset=offset, modality=modality, where=where, distinct=distinct
+    )
+    if html is not None or open:
+        from motet.explain.report import write_page
+        from motet.index.page import search_page
+
+        said = " + ".join([*([f"like {like}"] if like else []), *(query or [])])
+        page = write_page(html or index / "search.html", search_page(said, hits))
+        say(f"page: {page}")
+        if open:
+            typer.launch(str(page))
     if json:
-        for rank, hit in enumerate(hits, 1):
+        for rank, hit in enumerate(hits, offset + 1):
             emit(
                 {
                     "rank": rank,
@@ -42,6 +64,6 @@ def search(
     names = list(dict.fromkeys(name for hit in hits for name in hit.fields))
     rows = [
         [str(rank), f"{hit.score:.3f}", hit.modality, hit.id, *(hit.fields.get(name) for name in names)]
-        for rank, hit in enumerate(hits, 1)
+        for rank, hit in enumerate(hits, offset + 1)
     ]
     table(["", "score", "by", "row", *names], rows)

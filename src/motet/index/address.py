@@ -23,6 +23,7 @@ from motet.index.store import Store
 
 POINTER = "index.json"
 FORMAT = 2
+TABLE = re.compile(r"motet_[0-9a-f]{16}")
 STORES = "exact, lancedb, milvus://HOST:PORT, qdrant://HOST:PORT"
 
 
@@ -50,6 +51,22 @@ def exists(folder: Path) -> bool:
     return (folder / POINTER).is_file()
 
 
+def unfinished(folder: Path) -> bool:
+    """Whether there is nothing in a folder but what an interrupted `Index.create` leaves; removes it."""
+    names = list(folder.iterdir())
+    if not all(TABLE.fullmatch(path.name) or path.name == "lock" or path.suffix == ".temp" for path in names):
+        return False
+    sweep(folder, "")
+    return True
+
+
+def sweep(folder: Path, keep: str) -> None:
+    """Remove the local tables that interrupted work left, all but `keep`."""
+    for path in folder.iterdir():
+        if TABLE.fullmatch(path.name) and path.name != keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def new_pointer(store: str, model: ModelRef) -> Pointer:
     """A pointer to a table that is not there yet.
 
@@ -71,7 +88,7 @@ def read_pointer(folder: Path) -> Pointer:
             "Build it again with: motet index MODEL TABLE --out NEW"
         )
     pointer = from_dict(Pointer, values, where=str(folder / POINTER))
-    if not re.fullmatch(r"motet_[0-9a-f]{16}", pointer.table):
+    if not TABLE.fullmatch(pointer.table):
         raise DataError(f"{folder / POINTER}: {pointer.table!r} cannot be the name of a table of Motet's.")
     return pointer
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from motet.data.columns import modality_name
 from motet.data.quarantine import Quarantine
-from motet.errors import ConfigError, DataError, MismatchError
+from motet.errors import ConfigError, MismatchError
+from motet.index.adding import Added, Adding, Progress
 from motet.index.address import (
     ModelRef,
     Pointer,
@@ -25,32 +23,19 @@ from motet.index.address import (
     new_pointer,
     open_store,
     read_pointer,
+    unfinished,
     write_pointer,
 )
 from motet.index.durable import lock, writing
 from motet.index.filter import Filter, parse_filter
 from motet.index.store import Row, Store
-from motet.predictor.cells import Broken
-from motet.predictor.inputs import Entry
 from motet.types import Hit
 
 if TYPE_CHECKING:
     from motet.data.table import Table
     from motet.predictor import Predictor
 
-Progress = Callable[[int, int, str], None]
 BATCH = 256
-
-
-@dataclass(frozen=True)
-class Added:
-    """What `Index.add` did with its rows. `empty` ones hold nothing that the model can encode."""
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    empty: int = 0
-    broken: int = 0
 
 
 class Index:
@@ -65,6 +50,7 @@ class Index:
         self._pointer = pointer
         self._store = store
         self._model = model
+        self._given = model is not None
 
     @classmethod
     def create(cls, path: str | Path, model: Predictor | str | Path, store: str = "exact") -> Index:
@@ -79,7 +65,7 @@ class Index:
         """
         path, model = Path(path), _as_predictor(model)
         pointer = new_pointer(store, _ref(path, model))
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if exists(path) or (path.exists() and not (path.is_dir() and unfinished(path))):
             raise ConfigError(f"{path}: already there, and not empty. Choose another path for the new index.")
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -105,6 +91,7 @@ class Index:
         index = cls(path, pointer, open_store(path, pointer), None)
         if model is not None:
             index._use(_as_predictor(model))
+            index._given = True
         return index
 
     @property
@@ -137,13 +124,15 @@ class Index:
         """See what other processes have done; searches do so by themselves.
 
         Raises:
-            MismatchError: the index has gone over to another model meanwhile.
+            MismatchError: it has gone over to another model than the one that was given.
         """
         pointer = read_pointer(self.path)
         if pointer != self._pointer:
             self._store, self._pointer = open_store(self.path, pointer), pointer
-            if self._model is not None:
+            if self._model is not None and self._given:
                 self._use(self._model)
+            elif self._model is not None and self._model.fingerprint != pointer.model.fingerprint:
+                self._model = None  # the new one is loaded when it is needed
         self._store.refresh()
 
     @property
@@ -176,64 +165,41 @@ class Index:
         """
         quarantine = Quarantine(self.path / "quarantine.jsonl")
         entries = self.model.entries(rows, root=root)
-        counts = {"added": 0, "replaced": 0, "unchanged": 0, "empty": 0}
-        seen: dict[str, str] = {}
-        stream, done = iter(entries), 0
+        adding = Adding(self.model, quarantine)
+        added = replaced = done = 0
+        stream = iter(entries)
         while part := list(islice(stream, batch)):
-            new = {id: (digest, entry) for id, digest, entry in self._changed(part, seen, counts, quarantine)}
-            put = self._encode(new, counts, quarantine)
-            replaced = self._write(put) if put else 0
-            counts["replaced"] += replaced
-            counts["added"] += len(put) - replaced
+            put = adding.rows(part, self._store)
+            gone = self._write(put) if put else 0
+            replaced += gone
+            added += len(put) - gone
             done += len(part)
             if progress is not None:
                 progress(done, len(entries), "index")
         self.flush()
         quarantine.check(len(entries))
-        return Added(**counts, broken=quarantine.count)
+        return Added(added, replaced, adding.unchanged, adding.empty, quarantine.count)
 
-    def _changed(
-        self, part: Sequence[Entry], seen: dict[str, str], counts: dict[str, int], quarantine: Quarantine
-    ) -> Iterator[tuple[str, str, Entry]]:
-        """(id, digest, entry) of those that are new or have changed; the others are counted or named."""
-        found = []
-        for entry in part:
-            keys = self.model.keys(entry)
-            if isinstance(keys, Broken):
-                _leave_out(entry, keys, quarantine)
-                continue
-            digest = _digest(entry, keys)
-            id = entry.id if entry.id is not None else digest[:16]
-            if entry.id is not None and id in seen:
-                raise DataError(f"{entry.where}: the id {id!r} is that of {seen[id]} too; ids must differ.")
-            if not keys:
-                counts["empty"] += 1
-            elif id in seen:
-                counts["unchanged"] += 1
-            else:
-                found.append((id, digest, entry))
-            seen[id] = entry.where
-        known = self._store.digests([id for id, _, _ in found])
-        for id, digest, entry in found:
-            if known.get(id) == digest:
-                counts["unchanged"] += 1
-            else:
-                yield id, digest, entry
+    def reembed(self, model: Predictor | str | Path, *, progress: Progress | None = None) -> int:
+        """Go over to another model: encode every row again from its fields; how many there are.
 
-    def _encode(
-        self, new: Mapping[str, tuple[str, Entry]], counts: dict[str, int], quarantine: Quarantine
-    ) -> list[Row]:
-        """Rows with a vector for every modality that they have."""
-        rows = []
-        parts = self.model.encode_entries([entry for _, entry in new.values()])
-        for (id, (digest, entry)), vectors in zip(new.items(), parts, strict=True):
-            if isinstance(vectors, Broken):
-                _leave_out(entry, vectors, quarantine)
-            elif vectors:
-                rows.append(Row(id, digest, _fields(entry), vectors))
-            else:
-                counts["empty"] += 1
-        return rows
+        Searches go on with the old vectors until the new ones are all there; rows that others change
+        meanwhile are encoded too. Afterwards the old vectors are deleted.
+
+        Raises:
+            DataError: rows that the new model cannot encode from what is stored (media that are gone,
+                features); nothing has changed then.
+            StorageError: no space; nothing has changed.
+        """
+        from motet.index.reembed import reembed
+
+        predictor = _as_predictor(model)
+        ref = _ref(self.path, predictor)
+        self.refresh()
+        pointer, store = reembed(self.path, self._pointer, self._store, predictor, ref, progress)
+        self._pointer, self._store, self._model = pointer, store, predictor
+        self._given = True
+        return len(store)
 
     update = add  # a row that is there is replaced where it changed
 
@@ -362,33 +328,3 @@ def _as_predictor(model: Predictor | str | Path) -> Predictor:
 
         return Predictor.load(model)
     return model
-
-
-def _leave_out(entry: Entry, broken: Broken, quarantine: Quarantine) -> None:
-    cell = entry.cells.get(modality_name(broken.column))
-    file = str(cell) if isinstance(cell, str | Path) else None
-    table = entry.where.rpartition(", ")[0] or entry.where
-    quarantine.add(table, entry.line, broken.column, file, broken.error.rule, str(broken.error))
-
-
-def _digest(entry: Entry, keys: Mapping[str, str]) -> str:
-    """Of all cells, and of the content of the files that they name."""
-    text = json.dumps([_fields(entry), dict(keys)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _fields(entry: Entry) -> dict[str, Any]:
-    """The row as JSON values; numbers that JSON lacks become empty."""
-    return {name: _plain(cell) for name, cell in entry.fields.items()}
-
-
-def _plain(cell: Any) -> Any:
-    match cell:
-        case None | bool() | int() | str():
-            return cell
-        case float():
-            return cell if math.isfinite(cell) else None
-        case list() | tuple():
-            return [_plain(item) for item in cell]
-        case _:
-            return str(cell)

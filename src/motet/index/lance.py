@@ -8,8 +8,9 @@ of it where so few are left that comparing them all is fast.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ TEND_AFTER = 64  # commits, after which their small files are merged
 FEW = 1_000  # entries left by a filter, which are all compared
 REFINE = 10  # candidates compared again for every row wanted
 ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
+ENDINGS = {".lance": b"LANC", ".idx": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
 PREFIX = {"text": "t", "number": "n", "flag": "b"}
 TYPES = {"text": pa.string(), "number": pa.float64(), "flag": pa.bool_()}
 
@@ -62,7 +64,7 @@ class LanceDatabase:
         """Every read sees the newest commit."""
 
     def put(self, entries: Sequence[Entry], *, fresh: bool) -> None:
-        with _storing(self.folder):
+        with self._committing():
             self._add_columns(entries)
             data = self._arrow(entries)
             if fresh:
@@ -70,9 +72,30 @@ class LanceDatabase:
             else:
                 merge = self._table.merge_insert("key")
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(data)
-            self._commits += 1
-            if self._commits % TEND_AFTER == 0:
-                self._table.optimize(cleanup_older_than=timedelta(hours=1))
+        self._commits += 1
+        if self._commits % TEND_AFTER == 0:
+            self._tend()
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """A write that counts only if its files are whole: on a full disk LanceDB commits files cut short."""
+        before = self._files()
+        with _storing(self.folder):
+            yield
+        new = self._files() - before
+        if any(not _whole(path) for path in new):
+            for path in new:
+                if path.suffix == ".manifest":
+                    path.unlink()
+            self._table.checkout_latest()
+            raise _unwritten(self.folder, "a file was cut short; the disk may be full")
+
+    def _files(self) -> set[Path]:
+        return {path for path in (self.folder / "rows.lance").rglob("*") if path.suffix in ENDINGS}
+
+    def _tend(self) -> None:
+        with self._committing():
+            self._table.optimize(cleanup_older_than=timedelta(hours=1))
 
     def _add_columns(self, entries: Sequence[Entry]) -> None:
         known = set(self._table.schema.names)
@@ -101,9 +124,9 @@ class LanceDatabase:
         return pa.table(columns, schema=self._table.schema)
 
     def remove(self, condition: Condition) -> None:
-        with _storing(self.folder):
+        with self._committing():
             self._table.delete(self._sql(condition) or "true")
-            self._commits += 1
+        self._commits += 1
 
     def count(self, *conditions: Condition) -> int:
         with _reading(self.folder):
@@ -152,11 +175,10 @@ class LanceDatabase:
             return
         from lancedb.index import Bitmap, BTree, IvfRq
 
-        with _storing(self.folder):
-            if self._indexed():
-                self._table.optimize(cleanup_older_than=timedelta(hours=1))
-                return
-            self._table.optimize(cleanup_older_than=timedelta(hours=1))
+        self._tend()
+        if self._indexed():
+            return
+        with self._committing():
             self._table.create_index("vector", config=IvfRq(distance_type="cosine"))
             for name in ("key", "id"):
                 self._table.create_index(name, config=BTree())
@@ -212,10 +234,24 @@ def _storing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise StorageError(
-            f"{folder}: cannot write the index: {_first_line(error)}. What was committed before is "
-            "whole; free some space or correct the permissions and run it again."
-        ) from None
+        raise _unwritten(folder, _first_line(error)) from None
+
+
+def _unwritten(folder: Path, reason: str) -> StorageError:
+    return StorageError(
+        f"{folder}: cannot write the index: {reason}. What was committed before is whole; free some "
+        "space or correct the permissions and run it again."
+    )
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file has the ending that its format puts last."""
+    ending = ENDINGS[path.suffix]
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(ending)))
+        return file.read() == ending
+    return True  # merged away meanwhile
 
 
 @contextmanager
