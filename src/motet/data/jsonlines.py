@@ -13,7 +13,7 @@ import numpy as np
 from motet.config import parse_json
 from motet.data.csvfile import BOM
 from motet.data.paths import shorten
-from motet.data.rows import Cell, TextRows, looks_like_list, plain_cell
+from motet.data.rows import BLOCK, Cell, TextRows, looks_like_list, plain_cell
 from motet.errors import ConfigError, DataError
 
 
@@ -47,10 +47,18 @@ class JsonRows(TextRows):
         self.lists = lists
 
     def parse(self, text: str) -> Iterator[Sequence[Cell]]:
+        return self._parse(text, self.names)
+
+    def iterate(self, names: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+        for start in range(0, len(self), BLOCK):
+            text = self._text(start, min(start + BLOCK, len(self)))
+            yield from map(tuple, self._parse(text, names))
+
+    def _parse(self, text: str, names: Sequence[str]) -> Iterator[list[Cell]]:
         for line in text.split("\n"):
             if line.strip():
                 values = _FAST.decode(line)
-                yield [self._cell(name, values.get(name)) for name in self.names]
+                yield [self._cell(name, values.get(name)) for name in names]
 
     def _cell(self, name: str, value: Any) -> Cell:
         cell: Cell = plain_cell(value)
