@@ -131,3 +131,46 @@ def test_bootstrap_interval_covers_the_mean_and_repeats() -> None:
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 200**0.5, rel=0.2)
     assert (low, high) == metrics.bootstrap(lambda rows: float(values[rows].mean()), 200)
+
+
+def test_polarity_as_the_field_measures_it():
+    """Against plain loops over the definitions, MMSA's with the arguments of F1 in the right order."""
+    draw = np.random.default_rng(3)
+    labels = np.round(np.clip(draw.normal(0, 1.5, 400), -3, 3) * 3) / 3  # thirds, with zeros and halves
+    labels[:20] = 0
+    predicted = labels + draw.normal(0, 1.2, 400)
+    predicted[:5] = 0
+    found = metrics.regression_metrics(predicted, labels)
+
+    def weighted_f1(said, true):
+        total = 0.0
+        for c in (False, True):
+            hit = sum(1 for a, b in zip(said, true, strict=True) if a == c and b == c)
+            precision = hit / max(1, sum(1 for a in said if a == c))
+            recall = hit / max(1, sum(1 for b in true if b == c))
+            f1 = 0.0 if hit == 0 else 2 * precision * recall / (precision + recall)
+            total += f1 * sum(1 for b in true if b == c) / len(true)
+        return total
+
+    pairs = list(zip(predicted.tolist(), labels.tolist(), strict=True))
+    kept = [(a > 0, b > 0) for a, b in pairs if b != 0]
+    every = [(a >= 0, b >= 0) for a, b in pairs]
+    for name, couples in (("", kept), ("_with_zero", every)):
+        assert found["acc_2" + name] == pytest.approx(sum(a == b for a, b in couples) / len(couples))
+        assert found["f1_2" + name] == pytest.approx(weighted_f1(*zip(*couples, strict=True)))
+    for name, limit in (("acc_5", 2), ("acc_7", 3)):
+        cut = [(round(max(-limit, min(limit, a))), round(max(-limit, min(limit, b)))) for a, b in pairs]
+        assert found[name] == pytest.approx(sum(a == b for a, b in cut) / len(cut))
+    assert "sims_acc_2" not in found
+
+
+def test_ch_sims_has_bins_of_its_own():
+    labels = np.array([-1.0, -0.8, -0.6, -0.2, 0.0, 0.2, 0.6, 0.8, 1.0])
+    found = metrics.regression_metrics(labels, labels)
+    assert found["sims_acc_2"] == found["sims_acc_3"] == found["sims_acc_5"] == 1
+    found = metrics.regression_metrics(np.array([-0.6, -0.8, -0.6, 0.0, 0.05, 0.2, 0.6, 0.8, 0.6]), labels)
+    # -1 said as -.6 is another fifth; -.2 said as 0 another third and fifth; 0 said as .05 another half;
+    # 1 said as .6 another fifth
+    assert found["sims_acc_2"] == pytest.approx(8 / 9)
+    assert found["sims_acc_3"] == pytest.approx(8 / 9)
+    assert found["sims_acc_5"] == pytest.approx(6 / 9)

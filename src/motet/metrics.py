@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from motet.errors import ConfigError
 
 KS = (1, 5, 10)
+SIMS_EDGES = {"sims_acc_2": (0.0,), "sims_acc_3": (-0.1, 0.1), "sims_acc_5": (-0.7, -0.1, 0.1, 0.7)}
 _CHUNK = 1024  # queries ranked at a time: bounds memory at _CHUNK x gallery
 
 Floats = NDArray[np.floating[Any]]
@@ -132,6 +133,29 @@ def classification_metrics(scores: Floats, labels: Ints, classes: Sequence[str])
     }
 
 
+def multilabel_metrics(scores: Floats, labels: Floats, classes: Sequence[str]) -> dict[str, Any]:
+    """F1, AUROC and exact matches of (N, C) logits against (N, C) of 0 and 1; above 0 means yes.
+
+    `macro_f1` and `auroc` are means over classes, `auroc` over those with both answers; `micro_f1` counts
+    all answers alike; `accuracy` is the share of rows with every answer right. NaN counts as no.
+    """
+    if not len(labels):
+        return {"n": 0}
+    said, true = scores > 0, labels > 0.5
+    hits, total = (said & true).sum(0), said.sum(0) + true.sum(0)
+    f1 = 2 * hits / np.maximum(total, 1)
+    areas = [auroc(scores[:, c : c + 1], np.where(true[:, c], 0, 1)) for c in range(len(classes))]
+    found = [area for area in areas if area is not None]
+    return {
+        "n": len(labels),
+        "accuracy": float((said == true).all(1).mean()),
+        "macro_f1": float(f1[total > 0].mean()) if total.any() else 0.0,
+        "micro_f1": float(2 * hits.sum() / max(int(total.sum()), 1)),
+        "auroc": float(np.mean(found)) if found else None,
+        "f1": {name: float(value) for name, value in zip(classes, f1, strict=True)},
+    }
+
+
 def majority_metrics(labels: Ints, classes: Sequence[str]) -> dict[str, Any]:
     """What always answering the most frequent class scores."""
     if not len(labels):
@@ -186,10 +210,8 @@ def calibration_error(scores: Floats, labels: Ints, bins: int = 10) -> float:
 
 
 def regression_metrics(predicted: Floats, labels: Floats) -> dict[str, Any]:
-    """MAE, RMSE and Pearson; for scores within -3..3 on both sides of zero also Acc-2/5/7.
+    """MAE, RMSE and Pearson; for scores on both sides of zero also those of `polarity_metrics`.
 
-    Acc-7 and Acc-5 compare values rounded after clipping to -3..3 and -2..2. `acc_2_with_zero`
-    takes zero as non-negative; `acc_2` leaves out the rows labelled zero (Zadeh et al. 2018).
     `pearson` is None where either side is constant.
     """
     predicted, labels = predicted.astype(np.float64), labels.astype(np.float64)
@@ -203,13 +225,43 @@ def regression_metrics(predicted: Floats, labels: Floats) -> dict[str, Any]:
         "pearson": _pearson(predicted, labels),
     }
     if labels.min() < 0 < labels.max() and np.abs(labels).max() <= 3:
-        signed = labels != 0
-        result["acc_2"] = float(((predicted[signed] > 0) == (labels[signed] > 0)).mean())
-        result["acc_2_with_zero"] = float(((predicted >= 0) == (labels >= 0)).mean())
-        for name, limit in (("acc_5", 2), ("acc_7", 3)):
-            same = np.rint(np.clip(predicted, -limit, limit)) == np.rint(np.clip(labels, -limit, limit))
+        result |= polarity_metrics(predicted, labels)
+    return result
+
+
+def polarity_metrics(predicted: Floats, labels: Floats) -> dict[str, float]:
+    """What papers report of sentiment scores, from the classes that scores fall into.
+
+    Within -3..3: Acc-7 and Acc-5 compare values rounded after clipping to -3..3 and -2..2; `acc_2` and
+    `f1_2` leave out the rows labelled zero, `acc_2_with_zero` and `f1_2_with_zero` take zero as
+    non-negative. Within -1..1 (CH-SIMS) also `sims_acc_2`, `_3` and `_5`, of its own bins. F1 is weighted
+    by how often a class is true, as scikit-learn's f1_score(true, predicted).
+
+    Source: Zadeh et al. 2018 (CMU-MOSEI), Yu et al. 2020 (CH-SIMS), and `metricsTop.py` of
+    https://github.com/thuiar/MMSA, which gives f1_score its arguments the other way round.
+    """
+    signed = labels != 0
+    result = {
+        "acc_2": float(((predicted[signed] > 0) == (labels[signed] > 0)).mean()),
+        "f1_2": _weighted_f1(predicted[signed] > 0, labels[signed] > 0),
+        "acc_2_with_zero": float(((predicted >= 0) == (labels >= 0)).mean()),
+        "f1_2_with_zero": _weighted_f1(predicted >= 0, labels >= 0),
+    }
+    for name, limit in (("acc_5", 2), ("acc_7", 3)):
+        same = np.rint(np.clip(predicted, -limit, limit)) == np.rint(np.clip(labels, -limit, limit))
+        result[name] = float(same.mean())
+    if np.abs(labels).max() <= 1:
+        for name, edges in SIMS_EDGES.items():
+            # A value on an edge belongs to the lower class.
+            same = np.searchsorted(edges, predicted) == np.searchsorted(edges, labels)
             result[name] = float(same.mean())
     return result
+
+
+def _weighted_f1(predicted: Bools, labels: Bools) -> float:
+    confusion = confusion_matrix(predicted.astype(int), labels.astype(int), 2)
+    support = confusion.sum(1)
+    return float((f1_scores(confusion) * support).sum() / support.sum())
 
 
 def constant_metrics(labels: Floats) -> dict[str, Any]:

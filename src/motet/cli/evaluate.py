@@ -10,6 +10,12 @@ import typer
 
 from motet.cli.output import emit, progress, table
 
+POLARITY = {
+    **{"acc_2": "Acc-2", "f1_2": "F1", "acc_2_with_zero": "Acc-2 with 0", "f1_2_with_zero": "F1 with 0"},
+    **{"acc_5": "Acc-5", "acc_7": "Acc-7"},
+    **{"sims_acc_2": "SIMS Acc-2", "sims_acc_3": "SIMS Acc-3", "sims_acc_5": "SIMS Acc-5"},
+}
+
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder, as `motet fit` wrote it.")],
@@ -74,6 +80,7 @@ def _show_task(name: str, task: Mapping[str, Any]) -> None:
         constant = f"always {task['baseline']['label']}"
     else:
         measures = {"mae": "MAE", "rmse": "RMSE", "pearson": "Pearson"}
+        measures |= {key: name for key, name in POLARITY.items() if key in task["full"]}
         constant = "the same number for all"
     rows = [
         [" + ".join(row["modalities"]), *(_three(row.get(key)) for key in measures), row["n"]]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from motet.cli.output import progress, say
+from motet.errors import ConfigError
 
 
 def fit(
@@ -34,6 +35,10 @@ def fit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and the order of the data.")] = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Train once with each, and say the mean and the spread."),
+    ] = None,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Stop training after this.")
     ] = None,
@@ -42,18 +47,35 @@ def fit(
     """Train a model on a table; columns are found by name and content."""
     from motet.train.fit import fit as train
 
-    folder = train(
-        table,
-        label=label,
-        val=val,
-        out=out,
-        settings=settings or [],
-        preset=preset,
-        seed=seed,
-        time_limit=time_limit,
-        resume=resume,
-        retrieval=retrieval,
-        progress=progress(),
-    )
-    say(f"evaluate it:  motet evaluate {folder} TABLE")
-    print(folder)
+    def once(seed: int, out: Path | None) -> Path:
+        return train(
+            table,
+            label=label,
+            val=val,
+            out=out,
+            settings=settings or [],
+            preset=preset,
+            seed=seed,
+            time_limit=time_limit,
+            resume=resume,
+            retrieval=retrieval,
+            progress=progress(),
+        )
+
+    if seeds is None:
+        folder = once(seed, out)
+        say(f"evaluate it:  motet evaluate {folder} TABLE")
+        print(folder)
+    else:
+        from motet.train.seeds import fit_seeds
+
+        if resume:
+            raise ConfigError("--seeds: runs of several seeds cannot be resumed; resume one of its folders.")
+        print(fit_seeds(out or Path("runs") / f"{table.stem}-seeds", _numbers(seeds), once))
+
+
+def _numbers(said: str) -> list[int]:
+    parts = [part.strip() for part in said.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise ConfigError(f"--seeds {said}: give whole numbers with commas between them, such as 1111,1112.")
+    return [int(part) for part in parts]
