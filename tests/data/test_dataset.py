@@ -229,7 +229,7 @@ def test_groups_labels_and_weights_reach_the_batch(tmp_path):
     assert [row["rule"] for row in quarantine.rows] == ["weight"] and len(data) == 4
     batch = collate([data[i] for i in range(4)], [processors["photo"].spec], data.targets)
     # rows 0 and 1 share a caption, rows 0 and 3 a picture
-    assert batch.group.tolist() == [0, 0, 1, 0]
+    assert (batch.group == batch.group[0]).tolist() == [True, True, False, True]
     assert batch.weight.tolist() == [2.0, 1.0, 0.5, 1.0]
     assert batch.targets["tags"].shape == (4, 2) and batch.targets["tags"].isnan().tolist()[1] == [True, True]
     assert batch.targets["tags"][[0, 2, 3]].tolist() == [[1, 1], [0, 1], [1, 0]]
