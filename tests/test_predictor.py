@@ -226,3 +226,25 @@ def test_wrong_use_is_named(model: Predictor, texts_only: Predictor, table: Path
 def test_what_counts_as_a_table(tmp_path: Path) -> None:
     assert is_table("x.CSV") and is_table(tmp_path) and is_table(Path("a.parquet"))
     assert not is_table("a text") and not is_table("x.png") and not is_table({"text": "x"})
+
+
+def test_smaller_vectors_compare_alike(model: Predictor) -> None:
+    texts = ["a red thing", "a blue thing", "green"]
+    whole = model.encode(texts)
+    few = model.encode(texts, dims=8)
+    assert few.shape == (3, 8) and np.allclose(np.linalg.norm(few, axis=1), 1, atol=1e-6)
+    assert model.encode(texts, precision="int8").dtype == np.int8
+    bits = model.encode_query(texts, precision="binary")
+    assert bits.shape == (3, 2) and (np.unpackbits(bits, axis=1) == (whole > 0)).all()
+    assert np.allclose(np.diag(model.similarity(bits, bits)), 1)
+
+
+def test_a_saved_copy_is_the_same_model(model: Predictor, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "copy")
+    again = Predictor.from_pretrained(tmp_path / "copy")
+    assert again.fingerprint == model.fingerprint
+    assert (again.encode("a red thing") == model.encode("a red thing")).all()
+    with pytest.raises(ConfigError, match="not empty"):
+        model.save_pretrained(tmp_path / "copy")
+    with pytest.raises(ConfigError, match="not a name on the hub"):
+        Predictor.from_pretrained("no such/model/name")

@@ -20,10 +20,12 @@ from motet.data.quarantine import Quarantine
 from motet.data.table import Table, open_table
 from motet.errors import ConfigError, DataError
 from motet.model import Motet, TaskSpec
+from motet.predictor import hub
 from motet.predictor.cells import Broken, keys_of, read_entries
 from motet.predictor.inputs import Entry, entry_of, is_table
 from motet.predictor.stored import choose_device, open_model
 from motet.predictor.tables import TableEntries, rows_of
+from motet.predictor.vectors import Precision, similarity, smaller
 from motet.types import Sample, TokenBatch
 
 if TYPE_CHECKING:
@@ -73,6 +75,21 @@ class Predictor:
             folder=stored.path,
             fingerprint=stored.fingerprint,
         )
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, device: str = "auto"
+    ) -> Predictor:
+        """`load` a folder, or a model by its name on the hub."""
+        return cls.load(hub.fetch(name, revision=revision), device=device)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Copy the model's folder: safetensors, JSON and the card."""
+        return hub.copy(self.folder, folder)
+
+    def push_to_hub(self, name: str, *, private: bool = False) -> str:
+        """Upload the model's folder with its card; its address."""
+        return hub.push(self.folder, name, private=private)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -148,13 +165,21 @@ class Predictor:
 
     # ---- encode
 
-    def encode(self, inputs: Any, *, batch: int = BATCH) -> np.ndarray:
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        batch: int = BATCH,
+        dims: int | None = None,
+        precision: Precision = "fp32",
+    ) -> np.ndarray:
         """Unit vectors in the shared space: (N, E) float32 of a list, (E,) of one input.
 
-        Of an input with several modalities it is the normalised sum of theirs.
+        Of an input with several modalities it is the normalised sum of theirs. dims, precision:
+        smaller vectors, see `motet.predictor.vectors.smaller`.
 
         Raises:
-            ConfigError: the model has no shared space, or no modality for an input.
+            ConfigError: the model has no shared space, or no modality for an input; wrong dims.
             DataError: an input cannot be read, or is empty.
         """
         self._needs_space()
@@ -167,20 +192,13 @@ class Predictor:
                 raise DataError(f"input {row}: nothing in it that the model can encode.")
             total = np.sum(list(vectors.values()), axis=0)
             out[row] = total / max(float(np.linalg.norm(total)), 1e-12)
+        out = smaller(out, dims=dims, precision=precision)
         return out[0] if single else out
 
-    def encode_query(self, inputs: Any, *, batch: int = BATCH) -> np.ndarray:
-        """What is looked for; in this model the same as `encode`."""
-        return self.encode(inputs, batch=batch)
+    encode_query = encode  # what is looked for and what is found lie in one space
+    encode_document = encode
 
-    def encode_document(self, inputs: Any, *, batch: int = BATCH) -> np.ndarray:
-        """What is found; in this model the same as `encode`."""
-        return self.encode(inputs, batch=batch)
-
-    @staticmethod
-    def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Cosines (N, M) of unit vectors (N, E) and (M, E)."""
-        return np.atleast_2d(a) @ np.atleast_2d(b).T
+    similarity = staticmethod(similarity)
 
     def encode_entries(
         self, entries: Sequence[Entry], *, batch: int = BATCH
@@ -306,9 +324,12 @@ class Predictor:
 
 
 def _answer(task: TaskSpec, prediction: Tensor) -> dict[str, Any]:
-    """prediction: (classes,) logits or () a number."""
+    """prediction: (classes,) logits or () a number. Of several labels at once, those likelier than not."""
     if task.kind == "number":
         return {"label": float(prediction), "scores": {}}
+    if task.kind == "multilabel":
+        chances = dict(zip(task.classes, prediction.float().sigmoid().tolist(), strict=True))
+        return {"label": [name for name, chance in chances.items() if chance > 0.5], "scores": chances}
     scores = prediction.float().softmax(-1).tolist()
     return {
         "label": task.classes[int(np.argmax(scores))],
