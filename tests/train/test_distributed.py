@@ -18,7 +18,7 @@ from motet.checkpoint import load_folder
 from motet.errors import Interrupted
 from motet.losses import LossConfig, Objective
 from motet.model import Motet
-from motet.train.distributed import World, joined
+from motet.train.distributed import World, join
 from motet.train.loop import TrainConfig, train
 from motet.train.run import RunFolder
 from motet.types import TokenBatch
@@ -99,13 +99,13 @@ WAYS = (("ddp", 0), ("ddp", 2), ("fsdp", 2))
 def child(folder: str) -> None:
     """What each of the two processes does: runs that are stopped in the middle and resumed."""
     for parallel, micro in WAYS:
-        with joined(parallel) as world:  # type: ignore[arg-type]
-            assert world.size == 2
-            path = Path(folder) / f"{parallel}-{micro}"
-            with pytest.raises(Interrupted):
-                run(path, world, micro=micro, stop_at=3)
-            dist.barrier()
-            run(path, world, micro=micro, resume=True)
+        world = join(parallel)  # type: ignore[arg-type]
+        assert world.size == 2
+        path = Path(folder) / f"{parallel}-{micro}"
+        with pytest.raises(Interrupted):
+            run(path, world, micro=micro, stop_at=3)
+        dist.barrier()
+        run(path, world, micro=micro, resume=True)
 
 
 @pytest.fixture(scope="module")

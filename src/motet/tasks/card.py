@@ -95,6 +95,12 @@ def _task(task: str, found: Mapping[str, Any]) -> str:
             ["accuracy", "macro_f1", "weighted_f1", "auroc"],
         )
         constant = f"always “{found['baseline']['label']}”"
+    elif found["kind"] == "multilabel":
+        head, keys = (
+            ["all right", "macro-F1", "micro-F1", "AUROC"],
+            ["accuracy", "macro_f1", "micro_f1", "auroc"],
+        )
+        constant = "always the labels that most rows have"
     else:
         head, keys = ["MAE", "RMSE", "Pearson"], ["mae", "rmse", "pearson"]
         extra = [key for key in ("acc_2", "acc_2_with_zero", "acc_5", "acc_7") if key in found["full"]]

@@ -15,6 +15,7 @@ from motet.metrics import (
     constant_metrics,
     macro_f1,
     majority_metrics,
+    multilabel_metrics,
     regression_metrics,
     softmax,
 )
@@ -45,21 +46,30 @@ def evaluate_task(
     for subset in sorted(by_subset, key=lambda s: (-len(s), [full.index(m) for m in s])):
         kept = present[:, [full.index(m) for m in subset]].any(1)
         rows.append({"modalities": list(subset)} | _measure(task, by_subset[subset][kept], targets[kept]))
-    baseline = (
-        majority_metrics(targets, task.classes) if task.kind == "classes" else constant_metrics(targets)
-    )
     result: dict[str, Any] = {
         "kind": task.kind,
         "n": len(targets),
-        "measure": "macro_f1" if task.kind == "classes" else "mae",
-        "baseline": baseline,
+        "measure": "mae" if task.kind == "number" else "macro_f1",
+        "baseline": _baseline(task, targets),
         "full": rows[0] if rows else {"n": 0},
         "subsets": [{k: v for k, v in row.items() if k not in ("confusion", "f1")} for row in rows],
         "helps": _helps(task, by_subset, present, targets, full),
     }
-    if task.kind == "classes":
+    if task.classes:
         result["classes"] = list(task.classes)
     return result
+
+
+def _baseline(task: TaskSpec, targets: Array) -> dict[str, Any]:
+    """What the best constant answer scores."""
+    match task.kind:
+        case "number":
+            return constant_metrics(targets)
+        case "classes":
+            return majority_metrics(targets, task.classes)
+        case "multilabel":
+            usual = np.broadcast_to(targets.mean(0) - 0.5, targets.shape)  # yes to what most rows have
+            return multilabel_metrics(usual, targets, task.classes)
 
 
 def _measure(task: TaskSpec, predicted: Array, targets: Array) -> dict[str, Any]:
@@ -67,6 +77,9 @@ def _measure(task: TaskSpec, predicted: Array, targets: Array) -> dict[str, Any]
         return {"n": 0}
     if task.kind == "number":
         return regression_metrics(predicted, targets) | {"interval": _interval(task, predicted, targets)}
+    if task.kind == "multilabel":
+        measured = multilabel_metrics(predicted, targets, task.classes)
+        return measured | {"interval": _interval(task, predicted, targets)}
     shares = softmax(predicted)
     return classification_metrics(shares, targets, task.classes) | {
         "interval": _interval(task, predicted, targets)
@@ -77,6 +90,8 @@ def _score(task: TaskSpec, predicted: Array, targets: Array) -> float:
     """The task's one number: macro-F1, or the mean absolute error."""
     if task.kind == "number":
         return float(np.abs(predicted - targets).mean())
+    if task.kind == "multilabel":
+        return float(multilabel_metrics(predicted, targets, task.classes)["macro_f1"])
     return macro_f1(confusion_matrix(predicted.argmax(1), targets, len(task.classes)))
 
 
@@ -100,7 +115,7 @@ def _helps(
 
 
 def _compare(task: TaskSpec, name: str, with_it: Array, without: Array, targets: Array) -> dict[str, Any]:
-    sign = 1.0 if task.kind == "classes" else -1.0  # an error that falls is a gain
+    sign = -1.0 if task.kind == "number" else 1.0  # an error that falls is a gain
 
     def gain(rows: Array) -> float:
         return sign * (
@@ -116,7 +131,7 @@ def _compare(task: TaskSpec, name: str, with_it: Array, without: Array, targets:
         verdict = f"{name} adds nothing here"
     else:
         verdict = f"whether {name} helps cannot be told from so few rows"
-    measure = "macro-F1" if task.kind == "classes" else "mean absolute error"
+    measure = "mean absolute error" if task.kind == "number" else "macro-F1"
     sentence = (
         f"{verdict} for {task.name}: {measure} {a:.3f} with it, {b:.3f} without "
         f"(gain {gain(everything):+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {len(targets)} rows)."

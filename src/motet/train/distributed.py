@@ -7,8 +7,9 @@ modality that one rank's rows lack has zero gradients there.
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -118,30 +119,36 @@ class World:
             dist.barrier()
 
 
-@contextmanager
-def joined(parallel: Parallel = "ddp") -> Iterator[World]:
-    """The world that `torchrun` started this process in; a world of one without it.
+def join(parallel: Parallel = "ddp") -> World:
+    """The world that `torchrun` started this process in, until the process ends; else a world of one.
 
     Raises:
         ConfigError: fewer GPUs than processes on this machine.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or dist.is_initialized():
-        yield World(dist.get_rank(), dist.get_world_size(), parallel) if dist.is_initialized() else World()
-        return
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
-            raise ConfigError(
-                f"torchrun started process {local + 1} of this machine, which has "
-                f"{torch.cuda.device_count()} GPUs. Choose --nproc-per-node to match."
-            )
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield World(dist.get_rank(), size, parallel)
-    finally:
-        dist.destroy_process_group()
+    if size == 1:
+        return World()
+    if not dist.is_initialized():
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if torch.cuda.is_available():
+            if local >= torch.cuda.device_count():
+                raise ConfigError(
+                    f"torchrun started process {local + 1} of this machine, which has "
+                    f"{torch.cuda.device_count()} GPUs. Choose --nproc-per-node to match."
+                )
+            torch.cuda.set_device(local)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return World(dist.get_rank(), size, parallel)
+
+
+def put_together(model: nn.Module, plain: Callable[[], nn.Module]) -> nn.Module:
+    """`model`; if it is sharded, a new `plain()` model with its weights. All ranks must call it."""
+    if not any(map(sharded, model.parameters())):
+        return model
+    made = plain().to(next(model.parameters()).device)
+    made.load_state_dict({name: whole(tensor) for name, tensor in model.state_dict().items()})
+    return made
 
 
 def sharded(tensor: Tensor) -> bool:

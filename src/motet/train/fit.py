@@ -22,7 +22,9 @@ from motet.model import Motet, TaskSpec
 from motet.tasks.calibrate import calibrate
 from motet.tasks.card import model_card
 from motet.tasks.evaluate import evaluate
+from motet.train.distributed import join, put_together
 from motet.train.loop import Best, train
+from motet.train.modulate import check_modulation
 from motet.train.prepare import Parts, prepare
 from motet.train.processors import derived
 from motet.train.run import Reporter, RunFolder
@@ -58,10 +60,12 @@ def fit(
     """
     config = read_settings(settings, preset)
     child.mode = config.data.isolate
-    reporter = progress or Reporter()
+    world = join(config.train.parallel)
+    reporter = (progress or Reporter()) if world.main else Reporter(quiet=True)
+    resume = resume or not world.main  # the other processes come into the run that the first has made
     given = Path(config.data.root) if config.data.root else None
     source = open_table(table, root=given, remote=config.data.remote)
-    columns = infer_columns(source, label=label, overrides=config.columns)
+    columns = config.model.in_order(infer_columns(source, label=label, overrides=config.columns))
     modalities = {modality_name(column): kind for column, kind in columns.modalities.items()}
     check_modalities(config, derived(modalities), str(source.path))
     contrastive = _contrastive(retrieval, columns, source)
@@ -74,34 +78,36 @@ def fit(
         "data": [source.fingerprint, val_source.fingerprint if val_source else None],
         **{"seed": seed, "preset": preset, "retrieval": contrastive},
     }
-    run = RunFolder(
-        Path(out) if out is not None else _default_out(source, resume=resume), identity, resume=resume
-    )
-    reporter.say(f"run folder: {run.path}")
-    data = prepare(
-        source,
-        val_source,
-        columns,
-        config,
-        preset=preset,
-        seed=seed,
-        retrieval=contrastive,
-        run=run,
-        reporter=reporter,
-    )
-    run.pin("content", data.content())
+    with world.main_first():
+        path = Path(out) if out is not None else _default_out(source, resume=resume)
+        run = RunFolder(path, identity, resume=resume)
+        reporter.say(f"run folder: {run.path}")
+        data = prepare(
+            source,
+            val_source,
+            columns,
+            config,
+            preset=preset,
+            seed=seed,
+            retrieval=contrastive,
+            run=run,
+            reporter=reporter,
+            world=world,
+        )
+        run.pin("content", data.content())
 
     torch.manual_seed(seed)
     tasks = data.tasks()
     specs = tuple(p.spec for p in data.processors.values())
     model_config = config.model.build(specs, tasks, contrastive=contrastive)
+    check_modulation(config.train.modulation, model_config)
     model = Motet(model_config).to("cuda" if torch.cuda.is_available() else "cpu")
     objective = Objective(_loss(config, data, tasks), model_config).to(next(model.parameters()).device)
     start = time.monotonic()
     best = train(
         model,
         objective,
-        data.loader(config, seed),
+        data.loader(config, seed, world),
         data.val_loader(),
         config.train,
         run=run,
@@ -109,8 +115,14 @@ def fit(
         time_limit=time_limit,
         stop=stop,
         reporter=reporter,
+        world=world,
     )
-    return _finish(model, data, best, run, time.monotonic() - start, seed, reporter)
+    trained = put_together(model, lambda: Motet(model_config))
+    assert isinstance(trained, Motet)
+    with world.main_first():
+        if world.main:
+            _finish(trained, data, best, run, time.monotonic() - start, seed, reporter)
+    return run.path
 
 
 def _what_matters(config: FitConfig) -> dict[str, Any]:
@@ -160,7 +172,7 @@ def _loss(config: FitConfig, data: Parts, tasks: Sequence[TaskSpec]) -> LossConf
 
 def _finish(
     model: Motet, data: Parts, best: Best, run: RunFolder, seconds: float, seed: int, reporter: Reporter
-) -> Path:
+) -> None:
     """Judge the best weights once, on rows that chose nothing, and write the model's files into the run."""
     name, judged = next((n, part) for n, part in data.named() if part is not None)
     samples = [judged[i] for i in range(len(judged))]
@@ -199,7 +211,6 @@ def _finish(
     }
     save_folder(run.path, tensors=model.state_dict(), documents=documents)
     reporter.say(f"{best.why}; {_chosen(best)} Model and card: {run.path}")
-    return run.path
 
 
 def _chosen(best: Best) -> str:

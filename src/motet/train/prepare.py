@@ -20,6 +20,7 @@ from motet.data.split import split_rows
 from motet.data.table import Table
 from motet.errors import DataError
 from motet.model import TaskSpec
+from motet.train.distributed import World
 from motet.train.processors import make_processors
 from motet.train.run import Reporter, RunFolder
 from motet.train.settings import FitConfig
@@ -65,24 +66,28 @@ class Parts:
             raise DataError(
                 f"{self.source.path}: no training row has a value in {columns.label!r}.", rule="no labels"
             )
-        if columns.task == "classes":
-            return (TaskSpec(columns.label, "classes", columns.classes),)
+        if columns.task != "number":
+            return (TaskSpec(columns.label, columns.task, columns.classes),)
         spread = float(values.std()) or 1.0
         return (TaskSpec(columns.label, "number", mean=float(values.mean()), std=spread),)
 
-    def loader(self, config: FitConfig, seed: int) -> Loader:
+    def loader(self, config: FitConfig, seed: int, world: World) -> Loader:
+        """The training batches of this rank; all ranks' together have `train.batch_size` samples."""
         chosen = config.train
         specs = [p.spec for p in self.processors.values()]
         return Loader(
             self.train,
             specs,
             self.train.targets,
-            config.loader.build(chosen.batch_size),
+            config.loader.build(-(-chosen.batch_size // world.size)),
             seed=seed,
             shuffle=True,
             modality_dropout=chosen.modality_dropout if len(specs) > 1 else 0.0,
             spec_augment=chosen.spec_augment,
             augment=AugmentConfig() if chosen.augment else None,
+            hidden=config.model.guess_hidden,
+            rank=world.rank,
+            world=world.size,
         )
 
     def val_loader(self) -> Loader | None:
@@ -103,6 +108,7 @@ def prepare(
     retrieval: bool,
     run: RunFolder,
     reporter: Reporter,
+    world: World,
 ) -> Parts:
     """Split the rows, make the processors from the training part, read every row once.
 
@@ -123,7 +129,7 @@ def prepare(
         raise DataError(f"{source.path}: no row is left for training.", rule="empty")
     processors = make_processors(source, columns, rows["train"], config, preset=preset, say=reporter.say)
     cache = FeatureCache(default_cache() if config.data.cache else None)
-    quarantine = Quarantine(run.quarantine, config.data.quarantine_limit)
+    quarantine = Quarantine(run.quarantine if world.main else None, config.data.quarantine_limit)
 
     def part(table: Table, named: Sequence[int], what: Columns) -> Dataset | None:
         if not named:

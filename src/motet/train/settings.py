@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from motet import config as configs
-from motet.data.columns import KINDS
+from motet.data.columns import KINDS, Columns
 from motet.data.loader import LoaderConfig
 from motet.data.processor import ProcessorConfig
 from motet.errors import ConfigError
@@ -50,7 +50,9 @@ class DataSettings:
 class ModelSettings:
     """The architecture, in the words of `MotetConfig`, `MoTConfig` and `BlockConfig`.
 
-    `attend` is cut or repeated to `depth`. The defaults are for tables of one to ten thousand rows.
+    `attend` is cut or repeated to `depth`. `ordinal`: the label's classes have an order; true where they
+    are numbers, else their names, lowest first. `guess_hidden`: guess the features of the modalities
+    that dropout hides. The defaults are for tables of one to ten thousand rows.
     """
 
     width: int = 128
@@ -68,10 +70,14 @@ class ModelSettings:
     direct: bool = True
     late_heads: bool = False
     head_dropout: float = 0.5
+    ordinal: bool | tuple[str, ...] = False
+    guess_hidden: bool = False
 
     def build(
         self, modalities: tuple[ModalitySpec, ...], tasks: tuple[TaskSpec, ...], *, contrastive: bool
     ) -> MotetConfig:
+        if self.ordinal is not False:
+            tasks = tuple(replace(task, ordinal=True) if task.kind == "classes" else task for task in tasks)
         block = BlockConfig(
             width=self.width,
             heads=self.heads,
@@ -98,7 +104,34 @@ class ModelSettings:
             direct=self.direct,
             late_heads=self.late_heads,
             head_dropout=self.head_dropout,
+            guess_hidden=self.guess_hidden,
         )
+
+    def in_order(self, columns: Columns) -> Columns:
+        """The columns with the label's classes in the order that `ordinal` says.
+
+        Raises:
+            ConfigError: the label is not of classes, or the order is not that of exactly these.
+        """
+        if self.ordinal is False:
+            return columns
+        classes = columns.classes if columns.task == "classes" else ()
+        order = self.ordinal if isinstance(self.ordinal, tuple) else _by_number(classes)
+        if not order or sorted(order) != sorted(classes):
+            raise ConfigError(
+                f"model.ordinal={self.ordinal}: say the classes of the label in their order, lowest first, "
+                f"such as --set model.ordinal=[low, high]. Here: {', '.join(classes) or 'none'}. "
+                "For a label of numbers, --set columns.NAME=classes comes first."
+            )
+        return replace(columns, classes=order)
+
+
+def _by_number(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes from the lowest number to the highest; none where they are no numbers."""
+    try:
+        return tuple(sorted(classes, key=float))
+    except ValueError:
+        return ()
 
 
 @dataclass(frozen=True)

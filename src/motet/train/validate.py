@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from motet.metrics import auroc, confusion_matrix, macro_f1, retrieval_metrics, softmax
+from motet.metrics import auroc, confusion_matrix, macro_f1, multilabel_metrics, retrieval_metrics, softmax
 from motet.train.collapse import spread_of
 from motet.types import Output, TokenBatch
 
@@ -80,10 +80,16 @@ def _recall(output: Output, batch: TokenBatch) -> dict[str, float]:
 
 
 def _tasks(answers: Mapping[str, list[tuple[Tensor, Tensor]]]) -> dict[str, float]:
-    result = {}
+    result: dict[str, float] = {}
     for task, pairs in answers.items():
         predicted, target = (torch.cat(side).numpy() for side in zip(*pairs, strict=True))
-        if predicted.ndim == 2:
+        if target.ndim == 2:
+            kept = ~np.isnan(target).any(1)
+            names = [str(c) for c in range(target.shape[1])]
+            found = multilabel_metrics(predicted[kept], target[kept], names)
+            shown = {k: found.get(k) for k in ("macro_f1", "accuracy", "auroc")}
+            result |= {f"{task}.{k}": float(v) for k, v in shown.items() if v is not None}
+        elif predicted.ndim == 2:
             kept = target >= 0
             if kept.any():
                 confusion = confusion_matrix(predicted[kept].argmax(1), target[kept], predicted.shape[1])
