@@ -80,7 +80,8 @@ class EntryStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._modalities: set[str] = set()
+        self._modalities: set[str] = set()  # those and the fields that were seen so far
+        self._fields: set[str] = set()
 
     def __len__(self) -> int:
         return self.database.count(Among("first", (True,)))
@@ -99,13 +100,21 @@ class EntryStore:
             yield from self.database.fetch(Among("id", tuple(ids[start : start + MOST_IDS])))
 
     def has_field(self, name: str) -> bool:
-        return self.database.count(Empty(name, False)) > 0
+        if name not in self._fields and self.database.count(Empty(name, False)) > 0:
+            self._fields.add(name)
+        return name in self._fields
 
     def fields(self) -> set[str]:
         return {name for entry in self.database.fetch(None, limit=200) for name in json.loads(entry.fields)}
 
     def modalities(self) -> set[str]:
-        return {entry.modality for entry in self.database.fetch(None, limit=1000)}
+        self._modalities |= {entry.modality for entry in self.database.fetch(None, limit=1000)}
+        return set(self._modalities)
+
+    def has_modality(self, name: str) -> bool:
+        if name not in self._modalities and self.database.count(Among("modality", (name,))) > 0:
+            self._modalities.add(name)
+        return name in self._modalities
 
     def rows(self) -> Iterator[Row]:
         firsts = [entry.id for entry in self.database.fetch(Among("first", (True,)))]
@@ -133,17 +142,17 @@ class EntryStore:
         conditions: list[Condition] = [] if modality is None else [Among("modality", (modality,))]
         if where is not None:
             conditions.append(where.test)
-        many = 1 if modality is not None else max(1, len(self._known_modalities()))
+        limit = top * (1 if modality is not None else max(1, len(self._modalities)))
         best: dict[str, Hit] = {}
-        for score, entry in self.database.nearest(query.astype(np.float32), top * many, *conditions):
-            if entry.id not in best:
-                best[entry.id] = Hit(entry.id, score, entry.modality, json.loads(entry.fields))
-        return sorted(best.values(), key=lambda hit: -hit.score)[:top]
-
-    def _known_modalities(self) -> set[str]:
-        if len(self._modalities) < 2:
-            self._modalities = self.modalities()
-        return self._modalities
+        while True:  # entries of one row fall together: ask for more where too few rows are left
+            found = self.database.nearest(query.astype(np.float32), limit, *conditions)
+            for score, entry in found:
+                self._modalities.add(entry.modality)
+                if entry.id not in best:
+                    best[entry.id] = Hit(entry.id, score, entry.modality, json.loads(entry.fields))
+            if len(best) >= top or len(found) < limit:
+                return sorted(best.values(), key=lambda hit: -hit.score)[:top]
+            limit *= 4
 
     def flush(self) -> None:
         self.database.flush()

@@ -119,14 +119,17 @@ class ExactStore:
         return {id: self._segments[name].rows[i]["digest"] for id, (name, i) in places.items()}
 
     def has_field(self, name: str) -> bool:
-        return name in self.fields()
+        return any(name in s.fields for s in self._segments.values())
 
     def fields(self) -> set[str]:
         """The names of all fields that any row has."""
-        return {name for s in self._segments.values() for row in s.rows for name in row["fields"]}
+        return {name for s in self._segments.values() for name in s.fields}
+
+    def has_modality(self, name: str) -> bool:
+        return any(name in s.modalities for s in self._segments.values())
 
     def modalities(self) -> set[str]:
-        return {str(name) for s in self._segments.values() for name in np.unique(s.modality)}
+        return {name for s in self._segments.values() for name in s.modalities}
 
     def rows(self) -> Iterator[Row]:
         """All rows, in no order."""

@@ -235,8 +235,8 @@ class Index:
         if query is None and like is None:
             raise ConfigError("search: give a query, or the id of a row as `like`.")
         self.refresh()
-        kept = self._store.modalities()
-        if modality is not None and kept and modality not in kept:
+        if modality is not None and not self._store.has_modality(modality) and len(self._store):
+            kept = self._store.modalities()
             raise ConfigError(f"modality {modality!r}: {self.path} holds {', '.join(sorted(kept))}.")
         wanted, vector = self._filter(where), self._vector(query, like)
         if distinct is not None:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 INDEX_FROM = 50_000  # entries, below which scanning all is fast enough
 TEND_AFTER = 64  # commits, after which their small files are merged
 FEW = 1_000  # entries left by a filter, which are all compared
-REFINE = 10  # candidates compared again for every row wanted
+PROBES, PROBES_FOR = 30, 200_000  # lists of the index that are searched, for so many entries
+BITS = 4  # a dimension in the codes of the index: 1 needs four times the candidates
+REFINE = 4  # candidates compared again for every row wanted
 ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
 ENDINGS = {".lance": b"LANC", ".idx": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
 PREFIX = {"text": "t", "number": "n", "flag": "b"}
@@ -44,7 +46,7 @@ class LanceDatabase:
         except ImportError:
             raise missing_extra("index", "lancedb", "the store lancedb") from None
         self.folder, self.width = folder, width
-        self._commits = 0
+        self._commits, self._built = 0, False
         with _storing(folder):
             self._connection = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
             schema = pa.schema(
@@ -149,26 +151,23 @@ class LanceDatabase:
         sql = self._sql(*conditions)
         with _reading(self.folder):
             search: Any = self._table.search(query, vector_column_name="vector")
-            search = search.distance_type("cosine")
-            search = search.limit(limit).select([*ENTRY, "_distance"])
-            search = (
-                self._how(search.where(sql, prefilter=True), sql) if sql else search.refine_factor(REFINE)
-            )
-            rows = search.to_arrow().to_pylist()
+            search = search.distance_type("cosine").limit(limit).select([*ENTRY, "_distance"])
+            search = search.where(sql, prefilter=True) if sql else search
+            rows = (self._how(search, sql) if self._indexed() else search).to_arrow().to_pylist()
         return [(1 - row.pop("_distance"), Entry(**row)) for row in rows]
 
-    def _how(self, search: Any, sql: str) -> Any:
+    def _how(self, search: Any, sql: str | None) -> Any:
         """As much of the index as a filter needs, so that enough of what it leaves is seen."""
-        if not self._indexed():
-            return search
-        left = self._table.count_rows(sql)
+        total = self._table.count_rows()
+        left = self._table.count_rows(sql) if sql else total
         if left <= FEW:
             return search.bypass_vector_index()
-        share = left / self._table.count_rows()
-        return search.nprobes(min(1000, int(20 + 2 / share))).refine_factor(int(REFINE + 0.3 / share))
+        lists = PROBES * max(1.0, (total / PROBES_FOR) ** 0.5) + (2 * total / left if sql else 0)
+        return search.nprobes(round(lists)).refine_factor(REFINE)
 
     def _indexed(self) -> bool:
-        return any("vector" in index.columns for index in self._table.list_indices())
+        self._built = self._built or any("vector" in index.columns for index in self._table.list_indices())
+        return self._built
 
     def flush(self) -> None:
         if self._table.count_rows() < INDEX_FROM:
@@ -179,7 +178,7 @@ class LanceDatabase:
         if self._indexed():
             return
         with self._committing():
-            self._table.create_index("vector", config=IvfRq(distance_type="cosine"))
+            self._table.create_index("vector", config=IvfRq(distance_type="cosine", num_bits=BITS))
             for name in ("key", "id"):
                 self._table.create_index(name, config=BTree())
             for name in ("modality", "first"):
@@ -194,9 +193,9 @@ class LanceDatabase:
 
     def _sql(self, *conditions: Condition) -> str | None:
         """SQL whose names are digests and whose values are literals made here: nothing is pasted."""
-        known = set(self._table.schema.names)
-        parts = [_sql_of(part, known) for part in all_of(conditions)]
-        return " AND ".join(parts) if parts else None
+        parts = all_of(conditions)
+        known = set(self._table.schema.names) if parts else set()
+        return " AND ".join(_sql_of(part, known) for part in parts) or None
 
 
 def _sql_of(condition: Condition, known: set[str]) -> str:  # noqa: PLR0911

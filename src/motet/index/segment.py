@@ -42,6 +42,8 @@ class Segment:
         self.modality = np.array([m for row in self.rows for m in row["modalities"]], dtype=np.str_)
         self.row = np.repeat(np.arange(len(self.rows)), [len(row["modalities"]) for row in self.rows])
         self.start = np.searchsorted(self.row, np.arange(len(self.rows)))
+        self.modalities = frozenset(map(str, np.unique(self.modality)))
+        self.fields = frozenset(name for row in self.rows for name in row["fields"])
         self.alive = np.ones(len(self.rows), dtype=bool)
         self.revive(info)
 

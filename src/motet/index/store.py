@@ -41,7 +41,11 @@ class Store(Protocol):
     def fields(self) -> set[str]:
         """Names of fields, for messages: all, or those of some rows where there are many."""
 
-    def modalities(self) -> set[str]: ...
+    def has_modality(self, name: str) -> bool:
+        """Whether any row has a vector of this modality."""
+
+    def modalities(self) -> set[str]:
+        """For messages, as `fields`."""
 
     def rows(self) -> Iterator[Row]:
         """All rows, in no order."""
