@@ -184,3 +184,21 @@ def test_options_out_of_range_are_named(config: LossConfig, said: str) -> None:
 def test_only_classes_can_be_ordinal() -> None:
     with pytest.raises(ConfigError, match="ordinal"):
         Motet(replace(CONFIG, tasks=(TaskSpec("price", "number", ordinal=True),)))
+
+
+def test_hidden_features_are_learned_from_the_others() -> None:
+    model, objective = made(LossConfig(weights={"contrastive": 0.0, "late": 0.0}))
+    given = doubled(batch())
+    given = replace(given, targets={"hidden/sound": given.targets["hidden/sound"]})
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    seen = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        total, parts = objective(model(given), given)
+        total.backward()
+        optimizer.step()
+        seen.append(float(parts["hidden"]))
+    assert seen[0] > 0.5 and seen[-1] < 0.05
+    assert model.guess["sound"].weight.grad is not None
+    everyone = replace(given, targets={"hidden/sound": torch.full((6, 6), math.nan)})
+    assert float(objective(model(everyone), everyone)[1]["hidden"]) == 0.0

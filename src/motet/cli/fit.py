@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -64,8 +65,9 @@ def fit(
 
     if seeds is None:
         folder = once(seed, out)
-        say(f"evaluate it:  motet evaluate {folder} TABLE")
-        print(folder)
+        if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started speaks for all
+            say(f"evaluate it:  motet evaluate {folder} TABLE")
+            print(folder)
     else:
         from motet.train.seeds import fit_seeds
 
