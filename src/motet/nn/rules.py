@@ -7,138 +7,15 @@ give one bit. So the same text serves the dense reference, the tiled CPU code an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from motet.errors import ConfigError
+from motet.nn.rule import Rule, Test, Tokens, conjuncts, everything
 from motet.types import Layout
-
-
-class Tokens(NamedTuple):
-    """Attributes of tokens (see `Layout`), all of one shape; `index` is the place in the packed batch."""
-
-    index: Tensor
-    sample: Tensor
-    modality: Tensor
-    position: Tensor
-    time: Tensor
-    row: Tensor
-    col: Tensor
-    span: Tensor
-
-    @staticmethod
-    def of(layout: Layout) -> Tokens:
-        index = torch.arange(layout.tokens, device=layout.device)
-        return Tokens(index, *(getattr(layout, name) for name in Tokens._fields[1:]))
-
-    def at(self, index: Tensor | slice | tuple[Tensor | slice | None, ...]) -> Tokens:
-        """Every attribute indexed so."""
-        return Tokens(*(attribute[index] for attribute in self))
-
-
-Test = Callable[[Tokens, Tokens], Tensor]
-
-
-class Rule:
-    """Base of all rules. `reflexive` is true where every token surely may look at itself."""
-
-    @property
-    def reflexive(self) -> bool:
-        return False
-
-    def bind(self, layout: Layout) -> Test:
-        """The test for tokens of this layout; tables it needs lie on the layout's device."""
-        raise NotImplementedError(f"{type(self).__name__} must define bind(layout)")
-
-    def __and__(self, other: Rule) -> Rule:
-        parts = tuple(p for p in _parts(self, And) + _parts(other, And) if p != everything)
-        return parts[0] if len(parts) == 1 else And(parts) if parts else everything
-
-    def __or__(self, other: Rule) -> Rule:
-        parts = _parts(self, Or) + _parts(other, Or)
-        return everything if everything in parts else Or(parts)
-
-    def __invert__(self) -> Rule:
-        return Not(self)
-
-
-def _parts(rule: Rule, kind: type[And] | type[Or]) -> tuple[Rule, ...]:
-    return rule.parts if isinstance(rule, kind) else (rule,)
-
-
-@dataclass(frozen=True)
-class And(Rule):
-    parts: tuple[Rule, ...]
-
-    @property
-    def reflexive(self) -> bool:
-        return all(part.reflexive for part in self.parts)
-
-    def bind(self, layout: Layout) -> Test:
-        tests = [part.bind(layout) for part in self.parts]
-
-        def test(q: Tokens, k: Tokens) -> Tensor:
-            seen = tests[0](q, k)
-            for more in tests[1:]:
-                seen = seen & more(q, k)
-            return seen
-
-        return test
-
-    def __str__(self) -> str:
-        return "(" + " & ".join(map(str, self.parts)) + ")"
-
-
-@dataclass(frozen=True)
-class Or(Rule):
-    parts: tuple[Rule, ...]
-
-    @property
-    def reflexive(self) -> bool:
-        return any(part.reflexive for part in self.parts)
-
-    def bind(self, layout: Layout) -> Test:
-        tests = [part.bind(layout) for part in self.parts]
-
-        def test(q: Tokens, k: Tokens) -> Tensor:
-            seen = tests[0](q, k)
-            for more in tests[1:]:
-                seen = seen | more(q, k)
-            return seen
-
-        return test
-
-    def __str__(self) -> str:
-        return "(" + " | ".join(map(str, self.parts)) + ")"
-
-
-@dataclass(frozen=True)
-class Not(Rule):
-    rule: Rule
-
-    def bind(self, layout: Layout) -> Test:
-        test = self.rule.bind(layout)
-        return lambda q, k: ~test(q, k)
-
-    def __str__(self) -> str:
-        return f"~{self.rule}"
-
-
-@dataclass(frozen=True)
-class _Everything(Rule):
-    @property
-    def reflexive(self) -> bool:
-        return True
-
-    def bind(self, layout: Layout) -> Test:
-        return lambda q, k: (q.index >= 0) & (k.index >= 0)
-
-    def __str__(self) -> str:
-        return "everything"
 
 
 @dataclass(frozen=True)
@@ -147,9 +24,7 @@ class Same(Rule):
 
     attribute: str
 
-    @property
-    def reflexive(self) -> bool:
-        return True
+    reflexive: ClassVar[bool] = True
 
     def bind(self, layout: Layout) -> Test:
         name = self.attribute
@@ -170,9 +45,7 @@ class _SameSpan(Rule):
 
 @dataclass(frozen=True)
 class _Causal(Rule):
-    @property
-    def reflexive(self) -> bool:
-        return True
+    reflexive: ClassVar[bool] = True
 
     def bind(self, layout: Layout) -> Test:
         return lambda q, k: k.time <= q.time
@@ -190,10 +63,6 @@ class _Across(Rule):
         q_id, k_id = (_modality_id(layout, name, self) for name in (self.query, self.key))
         return lambda q, k: (q.modality == q_id) & (k.modality == k_id)
 
-    @property
-    def reflexive(self) -> bool:
-        return False
-
     def __str__(self) -> str:
         return f"across({self.query!r}, {self.key!r})"
 
@@ -203,9 +72,7 @@ class _Window(Rule):
     size: float
     in_seconds: bool
 
-    @property
-    def reflexive(self) -> bool:
-        return True
+    reflexive: ClassVar[bool] = True
 
     def bind(self, layout: Layout) -> Test:
         size = self.size
@@ -249,7 +116,7 @@ class SelfWhere(Rule):
 
     def bind(self, layout: Layout) -> Test:
         chosen = self.chosen
-        return lambda q, k: (q.index == k.index) & chosen[q.index]
+        return lambda q, k: (q.place == k.place) & chosen[q.place]
 
     def __str__(self) -> str:
         return "self_where(no key)"
@@ -264,9 +131,7 @@ class BlockSparse(Rule):
     seed: int
     global_tokens: int
 
-    @property
-    def reflexive(self) -> bool:
-        return True
+    reflexive: ClassVar[bool] = True
 
     def table(self, blocks: int) -> Tensor:
         """(blocks, blocks) bool: which block of keys each block of queries looks at. On the CPU.
@@ -293,9 +158,6 @@ class BlockSparse(Rule):
     def __str__(self) -> str:
         return f"block_sparse({self.block}, {self.density:g}, {self.seed}, {self.global_tokens})"
 
-
-everything: Rule = _Everything()
-"""Every token looks at every token of the batch: use it with `same_sample`."""
 
 same_sample: Rule = Same("sample")
 """Only tokens of one's own sample: the rule that keeps packed samples apart."""
@@ -347,14 +209,28 @@ def where(function: Test, name: str = "function") -> Rule:
     return _Where(name, function)
 
 
-def conjuncts(rule: Rule) -> tuple[Rule, ...]:
-    """The rules that all must hold; a rule that is no `&` is its own only part."""
-    return () if rule == everything else _parts(rule, And)
-
-
 def _modality_id(layout: Layout, name: str, rule: Rule) -> int:
     if name not in layout.modalities:
         raise ConfigError(
             f"{rule}: there is no modality {name!r}; this batch has {', '.join(layout.modalities)}."
         )
     return layout.modalities.index(name)
+
+
+__all__ = [
+    "BlockSparse",
+    "Rule",
+    "SelfWhere",
+    "Tokens",
+    "across",
+    "block_sparse",
+    "causal",
+    "conjuncts",
+    "everything",
+    "own_modality",
+    "prefix",
+    "same_sample",
+    "same_span",
+    "where",
+    "window",
+]
