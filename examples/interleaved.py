@@ -46,7 +46,8 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         if step % 100 == 0:
-            print(f"step {step}: squared error {loss.item():.3f} (always saying 0: {answer.square().mean():.1f})")
+            naive = answer.square().mean().item()
+            print(f"step {step}: squared error {loss.item():.3f} (always saying 0: {naive:.1f})")
 
 
 if __name__ == "__main__":

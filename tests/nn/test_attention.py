@@ -139,5 +139,6 @@ def test_flex_equals_the_reference_forward_where_there_is_no_gpu(name, monkeypat
     layout = random_layout(0, tokens=200)
     q, k, v = (torch.randn(200, heads, 16) for heads in (4, 2, 2))
     with torch.no_grad():
-        found, truth = (make_plan(RULES[name], layout, backend=b).attend(q, k, v) for b in ("flex", "reference"))
+        both = [make_plan(RULES[name], layout, backend=b) for b in ("flex", "reference")]
+        found, truth = (plan.attend(q, k, v) for plan in both)
     torch.testing.assert_close(found, truth, atol=5e-6, rtol=1e-5)

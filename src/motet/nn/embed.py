@@ -80,7 +80,9 @@ class TokenEmbedding(nn.Module):
 
     @property
     def width(self) -> int:
-        return len(next(iter(self.modality.values())).kind)
+        some = next(iter(self.modality.values()))
+        assert isinstance(some, ModalityEmbedding)
+        return len(some.kind)
 
     def _position(self, name: str, layout: Layout, width: int) -> Tensor:
         here = layout.slice_of(name)

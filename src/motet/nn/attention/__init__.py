@@ -63,7 +63,7 @@ class AttentionPlan:
         sequences = Sequences.of(self.rule, layout)
         tokens, test = sequences.tokens(layout), self.rule.bind(layout)
         windows = sequences.windows(ROWS_AT_ONCE)
-        seen = sum(int(test(tokens.at((rows, None)), tokens.at((None, keys))).sum()) for rows, keys in windows)
+        seen = sum(int(test(tokens.at((q, None)), tokens.at((None, k))).sum()) for q, k in windows)
         return seen / max(1, layout.tokens**2)
 
 
@@ -125,8 +125,8 @@ def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
     first = int(lonely.nonzero()[0])
     modality = layout.modalities[int(layout.modality[first])]
     raise ConfigError(
-        f"rule {rule}: {int(lonely.sum())} queries have no key, the first a {modality!r} token of "
-        f"sample {int(layout.sample[first])}. Add `| own_modality`, or let them see themselves: on_empty='self'."
+        f"rule {rule}: {int(lonely.sum())} queries have no key, the first a {modality!r} token of sample "
+        f"{int(layout.sample[first])}. Add `| own_modality`, or on_empty='self' to let them see themselves."
     )
 
 

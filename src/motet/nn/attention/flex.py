@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class Flex:
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not self.in_place:
             q, k, v = (permute(t, self.order, self.inverse) for t in (q, k, v))
-        run: Callable[..., Tensor] = flex_attention if torch.compiler.is_compiling() else _compiled()
+        run: Any = flex_attention if torch.compiler.is_compiling() else _compiled()
         q_, k_, v_ = (t.unsqueeze(0).transpose(1, 2) for t in (q, k, v))  # (1, H, T, K)
         out = run(q_, k_, v_, block_mask=self.block_mask, enable_gqa=True)
         heard = out.squeeze(0).transpose(0, 1)
