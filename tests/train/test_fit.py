@@ -117,7 +117,7 @@ def test_a_number_is_regressed_with_another_table_to_validate_on(table: Path, tm
     ("settings", "said"),
     [
         (["train.epoch=3"], r"--set train: epoch: unknown key.*epochs"),
-        (["epochs=3"], r"epochs.*Groups of keys: data, columns, model, train, loss"),
+        (["epochs=3"], r"epochs.*Groups of keys: data, columns, model, train, loader, loss"),
         (["photo.backbone=x"], r"photo.*modality of .*caption, picture.*kind"),
         (["picture.pixels=3"], r"picture.*pixels: unknown key.*size"),
         (["text.backbone=/nowhere/at/all"], r"/nowhere/at/all"),

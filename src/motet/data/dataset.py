@@ -233,9 +233,11 @@ class Dataset:
         self._remember(key, piece)
 
     def _remember(self, key: str, piece: Piece) -> None:
+        if key in self._memory or self._used + size_of(piece) // 2 > self.memory_bytes:
+            return
         small = compact(piece)
         size = size_of(small)
-        if key not in self._memory and self._used + size <= self.memory_bytes:
+        if self._used + size <= self.memory_bytes:
             self._memory[key] = small
             self._used += size
 

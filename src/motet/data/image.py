@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,12 +146,15 @@ def _grey8(values: np.ndarray, mode: str, name: str) -> np.ndarray:
     return ((wide * 255 + 32767) // 65535).astype(np.uint8)
 
 
+_LEVELS = half(np.arange(256, dtype=np.float32) / 127.5 - 1)
+
+
 def patches(pictures: np.ndarray, patch: int) -> np.ndarray:
-    """(n, S, S, 3) uint8 -> (n, (S/patch)^2, 3*patch^2) float32 in -1..1, row by row."""
+    """(n, S, S, 3) uint8 -> (n, (S/patch)^2, 3*patch^2) float32 in -1..1 as float16 holds it, row by row."""
     n, size = pictures.shape[:2]
     grid = size // patch
     x = pictures.reshape(n, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, grid * grid, 3 * patch * patch).astype(np.float32) / 127.5 - 1
+    return _LEVELS.take(x.reshape(n, grid * grid, 3 * patch * patch), mode="clip")  # a mode without checks
 
 
 def encode_pictures(pictures: Sequence[np.ndarray], patch: int, encoder: Encoder | None) -> list[np.ndarray]:
@@ -160,16 +164,23 @@ def encode_pictures(pictures: Sequence[np.ndarray], patch: int, encoder: Encoder
     if encoder is None:
         flat = patches(np.stack(pictures), patch)
         grid = pictures[0].shape[0] // patch
-        return [half(one.reshape(grid, grid, -1)) for one in flat]
+        return [one.reshape(grid, grid, -1) for one in flat]
     mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in (encoder.mean, encoder.std))  # type: ignore[attr-defined]
     inputs = [(p.transpose(2, 0, 1).astype(np.float32) / 255 - mean) / std for p in pictures]
     return [half(one) for one in encoder(inputs)]
 
 
+@functools.lru_cache(maxsize=64)
 def grid_places(rows: int, cols: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each of rows*cols tokens, each (rows*cols,) float32."""
-    row, col = np.divmod(np.arange(rows * cols), cols)
-    return row.astype(np.float32), col.astype(np.float32)
+    """Row and column of each of rows*cols tokens, each (rows*cols,) float32; shared and read-only."""
+    row, col = (place.astype(np.float32) for place in np.divmod(np.arange(rows * cols), cols))
+    row.flags.writeable = col.flags.writeable = False
+    return row, col
+
+
+@functools.lru_cache(maxsize=64)
+def _grid_labels(rows: int, cols: int) -> tuple[str, ...]:
+    return tuple(f"row {r}, column {c}" for r in range(1, rows + 1) for c in range(1, cols + 1))
 
 
 class ImageProcessor:
@@ -202,7 +213,7 @@ class ImageProcessor:
         for grid in encode_pictures(raws, self.config.patch, self.encoder):
             rows, cols, width = grid.shape
             row, col = grid_places(rows, cols)
-            labels = tuple(f"row {r}, column {c}" for r in range(1, rows + 1) for c in range(1, cols + 1))
+            labels = _grid_labels(rows, cols)
             out.append(
                 Piece(
                     grid.reshape(-1, width),

@@ -1,0 +1,163 @@
+"""What the loader adds to the bare work of decoding: samples/s beside a loop that only decodes and resizes.
+
+Rows of a JPEG (500 x 400), and, with --sound, a WAV of 2 s, as in `motet fit` without any cache. The bare
+loop opens, decodes and resizes the same files (and makes log-mel spectrograms) in this process, in turn
+with the loader, so that a drifting machine hurts both alike. `--rows 100000` measures memory over as many
+rows of 1,000 files instead.
+
+    python -m benchmarks.loader [--sound] [--workers 0 2] [--samples 512] [--out benchmarks/results]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from benchmarks.common import report
+from PIL import Image
+
+from motet.data.cache import FeatureCache
+from motet.data.columns import infer_columns
+from motet.data.dataset import Dataset
+from motet.data.loader import Loader, LoaderConfig
+from motet.data.mel import log_mel
+from motet.data.processor import ProcessorConfig, make_processor
+from motet.data.table import open_table
+
+SIZE = 224
+
+
+def build(folder: Path, files: int, rows: int, *, sound: bool) -> Path:
+    """A table of `rows` rows over `files` pictures (and sounds) that compress as photos do."""
+    rng = np.random.default_rng(0)
+    for i in range(files):
+        small = rng.integers(0, 256, (25, 20, 3), np.uint8)
+        smooth = np.asarray(Image.fromarray(small).resize((500, 400), Image.Resampling.BICUBIC), np.int16)
+        noisy = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{i}.jpg", quality=85)
+        if sound:
+            soundfile.write(folder / f"{i}.wav", rng.normal(0, 0.1, 32_000), 16_000)
+    path = folder / "table.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *(["audio"] if sound else []), "label"])
+        for i in range(rows):
+            at = i % files
+            writer.writerow([f"{at}.jpg", *([f"{at}.wav"] if sound else []), "ab"[i % 2]])
+    return path
+
+
+def bare(folder: Path, files: int, samples: int, *, sound: bool) -> None:
+    """The least that must be done: decode, resize, spectrogram."""
+    for i in range(samples):
+        image = Image.open(folder / f"{i % files}.jpg").convert("RGB")
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box))
+        if sound:
+            log_mel(soundfile.read(folder / f"{i % files}.wav", dtype="float32")[0])
+
+
+def dataset(path: Path, *, memory_bytes: int) -> Dataset:
+    table = open_table(path)
+    columns = infer_columns(table, label="label")
+    config = ProcessorConfig()
+    config = ProcessorConfig(image=type(config.image)(size=SIZE, patch=16), audio=config.audio)
+    processors = {
+        name: make_processor(name, kind, config, None, lambda n=name: table.column(n)[:64], root=table.root)  # type: ignore[misc]
+        for name, kind in columns.modalities.items()
+    }
+    rows = range(len(table))
+    return Dataset(table, columns, processors, rows, cache=FeatureCache(None), memory_bytes=memory_bytes)
+
+
+def loader(data: Dataset, workers: int, kind: str) -> Loader:
+    specs = [p.spec for p in data.processors.values()]
+    config = LoaderConfig(batch_size=32, workers=workers, kind=kind)  # type: ignore[arg-type]
+    return Loader(data, specs, data.targets, config, shuffle=True)
+
+
+def speed(arguments: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder, n = Path(name), arguments.samples
+        path = build(folder, n, n, sound=arguments.sound)
+        data = dataset(path, memory_bytes=0)
+        kinds = [(w, k) for w in arguments.workers for k in (("thread", "process") if w else ("thread",))]
+        loaders = {f"loader, {w} workers" + (f" ({k})" if w else ""): loader(data, w, k) for w, k in kinds}
+        for one in loaders.values():
+            next(iter(one.batches(0)))  # starts the worker processes
+        rates: dict[str, list[float]] = {"bare loop": [], **{key: [] for key in loaders}}
+        for epoch in range(arguments.rounds):
+            begin = time.perf_counter()
+            bare(folder, n, n, sound=arguments.sound)
+            rates["bare loop"].append(n / (time.perf_counter() - begin))
+            for key, one in loaders.items():
+                begin = time.perf_counter()
+                count = sum(len(batch.ids) for batch in one.batches(epoch))
+                rates[key].append(count / (time.perf_counter() - begin))
+        for one in loaders.values():
+            one.close()
+    base = rates["bare loop"]
+    return {
+        "samples": n,
+        "sound": arguments.sound,
+        "cores": len(os.sched_getaffinity(0)),
+        "samples_per_s": {key: round(statistics.median(v), 1) for key, v in rates.items()},
+        "against_bare": {
+            key: round(statistics.median(a / b for a, b in zip(v, base, strict=True)), 3)
+            for key, v in rates.items()
+        },
+    }
+
+
+def memory(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory (MiB) before, after preparing and after an epoch of many rows; Pieces get 64 MiB."""
+    with tempfile.TemporaryDirectory() as name:
+        path = build(Path(name), 1000, arguments.rows, sound=False)
+        start = _peak()
+        data = dataset(path, memory_bytes=64 * 2**20)
+        data.prepare()
+        prepared = _peak()
+        seen = []
+        batches = loader(data, 0, "thread").batches(0)
+        for step, batch in enumerate(batches):
+            if step * len(batch.ids) >= arguments.samples:
+                break
+            if step % 20 == 0:
+                seen.append(_peak())
+    return {"rows": arguments.rows, "start_mib": start, "prepared_mib": prepared, "batches_mib": seen}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--sound", action="store_true")
+    parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    result = memory(arguments) if arguments.rows else speed(arguments)
+    report("loader", "cpu", result, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
