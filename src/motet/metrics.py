@@ -70,25 +70,6 @@ def rank_answers(query: Floats, gallery: Floats, match: Bools) -> tuple[Ints, Fl
     return ranks, precision
 
 
-def effective_rank(vectors: Floats) -> float:
-    """How many directions (N, E) vectors really use: exp of the entropy of their singular values.
-
-    Between 1 and min(N, E); near 1 they have collapsed. Source: RankMe, Garrido et al. 2023, equation
-    1, arXiv:2210.02885.
-    """
-    values = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)
-    share = values / max(float(values.sum()), 1e-300)
-    share = share[share > 0]
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def similarity_spread(vectors: Floats) -> float:
-    """Standard deviation of the cosines of all pairs of (N, E) vectors of unit length, N at least 2."""
-    vectors = vectors.astype(np.float64)
-    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    return float(cosines.std())
-
-
 def chance_retrieval(positives: Ints, gallery: int) -> dict[str, float]:
     """Expected R@k and mAP of a random ranking, given each query's number of right answers.
 

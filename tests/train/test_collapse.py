@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from motet.metrics import effective_rank, similarity_spread
-from motet.train.collapse import CollapseWatch, spread_of
+from motet.train.collapse import CollapseWatch, effective_rank, similarity_spread, spread_of
 from motet.train.loop import TrainConfig, train
 from motet.train.run import Reporter, RunFolder
 from motet.train.validate import validate

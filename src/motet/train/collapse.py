@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from motet.metrics import effective_rank, similarity_spread
-
 ROWS = 512  # vectors looked at: the rank of more costs more and says the same
 LOWEST_RANK = 1.5  # directions; two kinds of things that are told apart already use more
 LOWEST_SPREAD = 0.01  # of cosines; random directions in 128 dimensions have 0.09
@@ -25,6 +23,25 @@ def spread_of(embeddings: Mapping[str, NDArray[np.floating]]) -> dict[str, float
             result[f"rank/{name}"] = effective_rank(vectors[:ROWS])
             result[f"spread/{name}"] = similarity_spread(vectors[:ROWS])
     return result
+
+
+def effective_rank(vectors: NDArray[np.floating]) -> float:
+    """How many directions (N, E) vectors really use: exp of the entropy of their singular values.
+
+    Between 1 and min(N, E); near 1 they have collapsed. Source: RankMe, Garrido et al. 2023, equation
+    1, arXiv:2210.02885.
+    """
+    values = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)
+    share = values / max(float(values.sum()), 1e-300)
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def similarity_spread(vectors: NDArray[np.floating]) -> float:
+    """Standard deviation of the cosines of all pairs of (N, E) vectors of unit length, N at least 2."""
+    vectors = vectors.astype(np.float64)
+    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    return float(cosines.std())
 
 
 class CollapseWatch:
