@@ -25,7 +25,7 @@ def calibrate(model: Motet, val: Sequence[Sample], judged: Sequence[Sample]) -> 
 
     {task: {"temperature", "rows", "ece_before", "ece_after", "nll_before", "nll_after"}}; the errors are
     those on `judged`, which should be rows that chose nothing. Labels do not change. A task with fewer
-    than 20 labelled rows keeps the temperature 1 and is not in the result.
+    than 20 labelled rows, or with one class in all of them, keeps its temperature and is not in the result.
 
     Source: Guo et al. 2017, section 4.2, arXiv:1706.04599.
     """
@@ -35,7 +35,9 @@ def calibrate(model: Motet, val: Sequence[Sample], judged: Sequence[Sample]) -> 
         return found
     seen = _logits(model, val)
     temperatures = {
-        task.name: find_temperature(*seen[task.name]) for task in tasks if len(seen[task.name][1]) >= FEWEST
+        task.name: find_temperature(*seen[task.name])
+        for task in tasks
+        if len(seen[task.name][1]) >= FEWEST and len(set(seen[task.name][1].tolist())) > 1
     }
     before = _logits(model, judged)
     for name, temperature in temperatures.items():
