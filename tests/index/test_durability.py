@@ -21,7 +21,7 @@ from motet.index import Index
 from motet.index.address import unfinished
 from tests.index.test_index import WordModel
 
-KILLS = int(os.environ.get("MOTET_KILLS", "20"))
+KILLS = int(os.environ.get("MOTET_KILLS", "12"))
 BATCH = 5
 SERVER = multiprocessing.get_context("forkserver")  # children start from a process that has loaded torch
 SERVER.set_forkserver_preload(["motet.index.index", "tests.index.test_index"])
