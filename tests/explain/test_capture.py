@@ -265,6 +265,8 @@ def test_deletion_in_the_true_order_beats_random_and_reversed() -> None:
     good_test = deletion_test(model, batch, right, score, orders=8)
     bad_test = deletion_test(model, batch, wrong, score, orders=8)
     assert good_test.area > 0.1 > -0.05 > bad_test.area
+    assert good_test.verdict == "faithful" and bad_test.verdict != "faithful"
+    assert good_test.insertion > 0 > bad_test.insertion
     assert good_test.low <= good_test.area <= good_test.high
     assert good_test.removed[0] == 0 and good_test.score[0] == 1
     assert math.isclose(good_test.removed[-1], 12 / 13)

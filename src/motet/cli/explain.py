@@ -19,6 +19,10 @@ def explain(
     row: Annotated[
         str | None, typer.Option(help="Of a table: the id of the row, instead of the first.")
     ] = None,
+    index: Annotated[Path | None, typer.Option(help="An index that the input was searched in.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="ID", help="The id of a result: shows which tokens of the two met.")
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="The numbers behind the page, as one JSON object.")
     ] = False,
@@ -26,7 +30,13 @@ def explain(
     """Write a page that shows where the model looked."""
     from motet.predictor import Predictor
 
-    explanation = Predictor.load(model).explain(input, row=row)
+    predictor = Predictor.load(model)
+    opened = None
+    if index is not None:
+        from motet.index import Index
+
+        opened = Index.open(index, predictor)
+    explanation = predictor.explain(input, row=row, index=opened, against=against)
     explanation.save(out)
     if json:
         emit(explanation.to_dict())

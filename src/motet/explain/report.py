@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from motet.errors import StorageError
-from motet.explain import draw
+from motet.explain import draw, more
 from motet.explain import media as show
 from motet.explain.item import Explained, Media, explain_sample
 from motet.explain.rollout import Importance
@@ -23,6 +23,15 @@ from motet.types import TokenBatch
 
 _names = itertools.count()
 BARS = 110
+BELIEVE = {
+    "faithful": (
+        "removing what is called important hurts more than chance: the view names what the answer hangs on"
+    ),
+    "worse than chance": (
+        "removing what is called important hurts less than chance: do not believe this view here"
+    ),
+    "no better than chance": ("no different from removing tokens at random: do not lean on this view here"),
+}
 FOOT = (
     "Made by Motet. Attention shows where the model looked, not why it answered; "
     "the deletion test says how far to believe it."
@@ -85,7 +94,10 @@ def explain_html(item: Explained) -> str:
         Section("Who listened to whom", matrix_html(item)),
         Section("Each word over the picture", pictures_html(item)),
         Section("Each word over the sound", sounds_html(item)),
+        Section("Query and result", more.meeting_html(item)),
         Section("What reached the answer", reached_html(item)),
+        Section("Seconds against seconds", more.seconds_html(item)),
+        Section("Heads and layers", more.heads_html(item)),
     ]
     there = [section for section in sections if section.body]
     return page(item.title, there, lead="Where the model looked, and what its answer hangs on.", foot=FOOT)
@@ -229,28 +241,46 @@ def deletion_html(item: Explained) -> str:
     lines = [
         draw.Line("important", test.removed.tolist(), test.score.tolist()),
         draw.Line("random", test.removed.tolist(), test.random.mean(0).tolist()),
+        draw.Line("reversed", test.removed.tolist(), test.reversed.tolist()),
     ]
     spread = np.percentile(test.random, [2.5, 97.5], axis=0)
+    lowest = min(float(curve.min()) for curve in (test.score, test.reversed, test.random))
     picture = draw.line_chart(
-        lines, title="Deletion test", x_name="share of tokens removed", y_name="probability of the answer",
-        zero=True, band=(test.removed.tolist(), spread[0].tolist(), spread[1].tolist()),
+        lines, title="Deletion test", x_name="share of tokens removed", y_name=item.answer,
+        zero=lowest >= 0, band=(test.removed.tolist(), spread[0].tolist(), spread[1].tolist()),
     )  # fmt: skip
-    believe = (
-        "removing what is called important hurts more than chance: the view names what the answer hangs on"
-        if test.low > 0
-        else "removing what is called important hurts less than chance: do not believe this view here"
-        if test.high < 0
-        else "no different from removing tokens at random: do not lean on this view here"
-    )
-    gap = f"gap {test.area:+.3f}, from {test.low:+.3f} to {test.high:+.3f} over random orders"
-    caption = f"Deletion test: {believe} ({gap})."
+    caption = f"Deletion test: {BELIEVE[test.verdict]}. Reversed, read from the right, is insertion."
     rows = [
-        [float(r), float(s), float(m)]
-        for r, s, m in zip(test.removed, test.score, test.random.mean(0), strict=True)
+        [float(r), float(chosen), float(mean), float(back)]
+        for r, chosen, mean, back in zip(
+            test.removed, test.score, test.random.mean(0), test.reversed, strict=True
+        )
     ]
-    return draw.figure(
-        picture, caption, draw.table(["removed", "important first", "random"], rows, first=False)
+    numbers = draw.table(["removed", "important first", "random", "reversed"], rows, first=False)
+    return draw.figure(picture, caption, numbers) + tests_html(item)
+
+
+def tests_html(item: Explained) -> str:
+    """Every view's areas against random order, with their intervals, and what they come to."""
+
+    def area(mean: float, low: float, high: float) -> str:
+        return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+    rows: list[list[str | int | float]] = [
+        [
+            test.method,
+            area(test.area, test.low, test.high),
+            area(test.insertion, test.insertion_low, test.insertion_high),
+            test.verdict,
+        ]
+        for test in item.tests
+    ]
+    note = (
+        "Area between the curve and random order, with the 5 to 95 % range over random orders: above zero "
+        "is better than chance. Rollout is attention alone."
     )
+    table = draw.table(["view", "deletion", "insertion", "verdict"], rows)
+    return f'<h3>Which view to believe</h3>{table}<p class="note">{escape(note)}</p>'
 
 
 def _tokens(importance: Importance) -> str:

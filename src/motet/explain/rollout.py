@@ -73,12 +73,12 @@ def gradient_rollout(captured: Capture, *, sample: int = 0) -> Importance:
     is the heard vector's gradient times the value it would bring, so no weights have to be kept.
 
     Source: Chefer et al. 2021, arXiv:2103.15679, equations 5 and 6; the answer reads the last
-    tokens by gradient x activation, where the paper has a class token.
+    tokens by gradient x what sets each apart from its modality's mean, where the paper has a class token.
     """
     if captured.token_gradient is None:
         raise ConfigError("explain: gradient rollout needs capture(model, batch, score=...).")
     tokens = _tokens(captured, sample)
-    read = (captured.token_gradient * captured.output.tokens)[tokens].sum(-1).abs().double().cpu()
+    read = (captured.token_gradient[tokens] * _apart(captured, tokens)).sum(-1).abs().double().cpu()
     flow = read / read.sum() if float(read.sum()) > 0 else torch.full_like(read, 1 / len(read))
     for index in reversed(range(len(captured.layers))):
         layer, brought = captured.layers[index], torch.zeros_like(flow)
@@ -142,6 +142,16 @@ def integrated_gradients(
 def _modality_means(x: Tensor, layout: Layout) -> Tensor:
     """Each token replaced by the mean of its modality. (T, D) -> (T, D)"""
     return torch.cat([part.mean(0, keepdim=True).expand_as(part) for part in x.split(list(layout.counts))])
+
+
+def _apart(captured: Capture, tokens: Tensor) -> Tensor:
+    """The sample's last tokens, less the mean of their modality. (t, D); a token alone stays as it is."""
+    states, modality = captured.output.tokens[tokens].clone(), captured.layout.modality[tokens]
+    for m in modality.unique():
+        here = modality == m
+        if int(here.sum()) > 1:
+            states[here] -= states[here].mean(0)
+    return states
 
 
 def _sample_pieces(captured: Capture, layer: int, tokens: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -279,6 +279,11 @@ class Index:
             total += _unit(np.sum(list(row.vectors.values()), axis=0))
         return _unit(total)
 
+    def get(self, id: str) -> Row | None:
+        """The row of this id: its fields and its vectors."""
+        self.refresh()
+        return self._store.get(id)
+
     def count(self) -> int:
         """How many rows there are."""
         self.refresh()

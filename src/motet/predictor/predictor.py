@@ -30,6 +30,7 @@ from motet.types import Sample, TokenBatch
 
 if TYPE_CHECKING:
     from motet.explain.report import Explanation
+    from motet.index import Index
 
 Progress = Callable[[int, int, str], None]
 BATCH = 64
@@ -295,19 +296,33 @@ class Predictor:
         samples = [dataset[i] for i in range(len(dataset))]
         return {"part": part} | evaluate(self.model, samples, progress=progress)
 
-    def explain(self, input: Any, *, row: str | None = None) -> Explanation:
+    def explain(
+        self,
+        input: Any,
+        *,
+        row: str | None = None,
+        index: Index | None = None,
+        against: str | None = None,
+    ) -> Explanation:
         """Where the model looked: `.save("report.html")`, `.to_dict()`, or shown by itself in a notebook.
 
         row: of a table, the id of the row to explain, else the first.
+        index, against: an index and the id of one of its rows: also, which tokens of the two met.
 
         Raises:
             ConfigError: no such row, or no modality for the input.
             DataError: the input cannot be read, or is empty.
         """
         from motet.explain.report import Explanation
-        from motet.predictor.look import explain_entry
+        from motet.predictor.look import explain_entry, result_of
 
-        return Explanation(explain_entry(self, self._entry(input, row)))
+        if (index is None) != (against is None):
+            raise ConfigError("explain: an index and the id of its row go together: --index with --against.")
+        other = None
+        if index is not None and against is not None:
+            self._needs_space()
+            other = result_of(self, index, against)
+        return Explanation(explain_entry(self, self._entry(input, row), against=other))
 
     def _entry(self, input: Any, row: str | None) -> Entry:
         if not is_table(input):
