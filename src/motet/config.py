@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,6 +21,7 @@ from motet.errors import ConfigError
 
 C = TypeVar("C")
 MAX_BYTES = 4 * 2**20
+MAX_YAML = 256 * 2**10  # the parser takes seconds for more
 MAX_DEPTH = 32
 
 
@@ -110,9 +111,7 @@ def parse_json(text: str, *, where: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(pairs)
         if len(out) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ConfigError(f"{where}: the key {twice!r} stands twice.")
+            raise ConfigError(f"{where}: the key {_twice([key for key, _ in pairs])!r} stands twice.")
         return out
 
     def refuse(constant: str) -> Any:
@@ -124,6 +123,18 @@ def parse_json(text: str, *, where: str) -> Any:
         raise ConfigError(f"{where}, line {error.lineno}: not valid JSON: {error.msg}.") from None
     except RecursionError:
         raise ConfigError(f"{where}: nested too deeply.") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise ConfigError(f"{where}: {error}.") from None
+
+
+def _twice(keys: Sequence[Any]) -> Any:
+    """The first key that was there before, or None."""
+    seen: set[Any] = set()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -136,17 +147,21 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands twice")
+        twice = _twice([key for key in keys if isinstance(key, Hashable)])  # others are refused below
+        if twice is not None:
+            raise yaml.YAMLError(f"the key {twice!r} stands twice")
         return super().construct_mapping(node, deep=deep)
 
 
 def _parse_yaml(text: str, where: str) -> Any:
+    if len(text) > MAX_YAML:
+        raise ConfigError(f"{where}: more than {MAX_YAML >> 10} KiB of YAML. Write it as JSON.")
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}.") from None
+    except (ValueError, TypeError, OverflowError) as error:  # dates and numbers that there are not
+        raise ConfigError(f"{where}: not a value that can be used: {error}.") from None
     except RecursionError:
         raise ConfigError(f"{where}: nested too deeply.") from None
 

@@ -5,12 +5,16 @@ import csv
 import numpy as np
 import pytest
 
+from motet.data.cache import FeatureCache
 from motet.data.collate import collate
 from motet.data.columns import infer_columns
 from motet.data.dataset import Dataset
 from motet.data.processor import load_processor
 from motet.data.table import open_table
 from motet.errors import ConfigError
+from motet.predictor.cells import keys_of, read_entries
+from motet.predictor.inputs import entry_of
+from motet.predictor.tables import TableEntries
 from motet.train.processors import make_processors
 from motet.train.settings import read_settings
 from tests.data.media_fakes import tone, write_clip, write_wav
@@ -145,3 +149,32 @@ def test_silent_clips_have_no_sound_modality(tmp_path):
     data, _ = dataset(tmp_path)
     assert [set(data[i].pieces) for i in range(2)] == [{"video"}, {"video", "video_sound"}]
     assert list(dataset(tmp_path, "video.sound=false")[0].processors) == ["video"]
+
+
+def test_prediction_sees_what_training_saw(tmp_path, monkeypatch):
+    """A clip by its path, a row of a table, a mapping: the same Pieces as in training, words too."""
+    clip_with_events(tmp_path / "a.mp4")
+    (tmp_path / "a.srt").write_text(SRT)
+    write_table(tmp_path, ["video"], ["a.mp4"])
+    data, _ = dataset(tmp_path)
+    made, cache = data.processors, FeatureCache(None)
+    table = TableEntries(open_table(tmp_path / "table.csv"), made, None)
+    clip = tmp_path / "a.mp4"
+    given = [entry_of(clip, made), entry_of({"video": str(clip)}, made), table[0]]
+    for sample in read_entries(given, made, cache):
+        assert set(sample.pieces) == {"video", "video_sound", "video_words"}
+        for name, piece in data[0].pieces.items():
+            twin = sample.pieces[name]
+            assert (twin.values == piece.values).all() and (twin.time == piece.time).all()
+            assert twin.labels == piece.labels and twin.estimated == piece.estimated
+    keys = [keys_of(entry, made) for entry in given]
+    assert keys[0] == keys[1] == keys[2] and set(keys[0]) == set(made)
+    said = entry_of({"video": clip, "video_words": "hello bang"}, made)
+    (sample,) = read_entries([said], made, cache)
+    piece = sample.pieces["video_words"]
+    assert piece.estimated and piece.time.min() > 1.9  # over the beep, all that is heard
+    (words,) = read_entries([entry_of(tmp_path / "a.srt", made)], made, cache)
+    assert (words.pieces["video_words"].time == data[0].pieces["video_words"].time).all()
+    monkeypatch.chdir(tmp_path)  # a text is a text, whatever file has its name
+    (text,) = read_entries([entry_of({"video_words": "a.srt"}, made)], made, cache)
+    assert text.pieces["video_words"].time.max() == 0
