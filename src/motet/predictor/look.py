@@ -81,7 +81,7 @@ def _synthesised(predictor: Predictor) -> bool:
     """Whether the maker of the training table says that its speech is synthesised."""
     path = predictor.folder / "metrics.json"
     said = config.read(path).get("dataset", {}) if path.is_file() else {}
-    return "synthesis" in f"{said.get('name', '')} {said.get('note', '')}".lower()
+    return "synthesi" in f"{said.get('name', '')} {said.get('note', '')}".lower()
 
 
 def _media(entry: Entry, modality: str, kind: str) -> Media:
