@@ -1,4 +1,3 @@
-
 import pytest
 
 from motet import config
