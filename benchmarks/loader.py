@@ -123,7 +123,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory (MiB) before, after preparing many rows of small pictures, and in an epoch; Pieces get 1 MiB."""
+    """Peak MiB before, after preparing many rows of small pictures, and in an epoch; Pieces get 1 MiB."""
     with tempfile.TemporaryDirectory() as name:
         path = build(Path(name), 1000, arguments.rows, sound=False, width=80)
         start = _peak()
