@@ -163,9 +163,17 @@ def test_the_same_folder_gives_the_same_answers(model: Predictor) -> None:
 
 
 def test_evaluation_covers_both_jobs(model: Predictor, table: Path) -> None:
-    found = model.evaluate(table)
+    found = model.evaluate(table, part="all")
     assert found["part"] == "all" and found["n"] == 36
     assert len(found["retrieval"]) == 6 and len(found["tasks"]["mood"]["subsets"]) == 7
+
+
+def test_the_table_of_the_training_is_judged_by_the_rows_held_out_then(model: Predictor, table: Path) -> None:
+    found = model.evaluate(table)
+    assert model.judged is not None
+    assert (found["part"], found["n"]) == ("test", len(model.judged.rows))
+    assert 0 < found["n"] < 36
+    assert model.evaluate(table, part="all")["n"] == 36
 
 
 def test_only_the_test_rows_are_measured_where_there_is_a_split(model: Predictor, table: Path) -> None:

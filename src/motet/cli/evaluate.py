@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from motet.cli.output import emit, progress, table
+from motet.cli.output import emit, progress, say, table
 
 POLARITY = {
     **{"acc_2": "Acc-2", "f1_2": "F1", "acc_2_with_zero": "Acc-2 with 0", "f1_2_with_zero": "F1 with 0"},
@@ -37,6 +37,7 @@ def evaluate(
     bar = progress()
     metrics = Predictor.load(model).evaluate(data, part=part, progress=bar)
     bar.close()
+    say(f"measured on {metrics['n']} rows ({metrics['part']})")
     if json:
         emit(metrics)
     else:

@@ -23,7 +23,7 @@ from motet.model import Motet, TaskSpec
 from motet.predictor import hub
 from motet.predictor.cells import Broken, keys_of, read_entries
 from motet.predictor.inputs import Entry, entry_of, is_table
-from motet.predictor.stored import choose_device, open_model
+from motet.predictor.stored import Judged, choose_device, open_model
 from motet.predictor.tables import TableEntries, rows_of
 from motet.predictor.vectors import Precision, similarity, smaller
 from motet.types import Sample, TokenBatch
@@ -51,12 +51,14 @@ class Predictor:
         *,
         folder: Path,
         fingerprint: str,
+        judged: Judged | None = None,
     ) -> None:
         self.model = model.eval()
         self.processors = dict(processors)
         self.columns = columns
         self.folder = folder
         self.fingerprint = fingerprint
+        self.judged = judged
         self.cache = FeatureCache(default_cache())
 
     @classmethod
@@ -75,6 +77,7 @@ class Predictor:
             stored.columns,
             folder=stored.path,
             fingerprint=stored.fingerprint,
+            judged=stored.judged,
         )
 
     @classmethod
@@ -281,7 +284,8 @@ class Predictor:
         """Metrics for everything that the model was trained for; see `motet.tasks.evaluate.evaluate`.
 
         part: the rows of the table's split column to use: "train", "val", "test" or "all". Without
-        it, "test" where the table has such rows, else all. The result's "part" says which.
+        it, on the table that the model was trained on, the rows that it was judged by then; else
+        "test" where the table has such rows, else all. The result's "part" says which.
 
         Raises:
             DataError: the table cannot be read, has no such rows, or too many that are broken.
@@ -290,7 +294,10 @@ class Predictor:
 
         opened = open_table(table)
         columns = self.columns.bind(opened)
-        rows, part = rows_of(opened, columns, part)
+        if part is None and self.judged is not None and self.judged.table == opened.fingerprint:
+            rows, part = list(self.judged.rows), self.judged.part
+        else:
+            rows, part = rows_of(opened, columns, part)
         dataset = Dataset(opened, columns, self.processors, rows, cache=self.cache, quarantine=Quarantine())
         dataset.prepare(progress)
         samples = [dataset[i] for i in range(len(dataset))]

@@ -20,6 +20,15 @@ from motet.nn.backbones import load_encoder
 from motet.types import Kind
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The rows that a model was judged by when it was trained: `rows` of the table with fingerprint `table`."""
+
+    table: str
+    part: str
+    rows: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Stored:
     """What stands in a model folder. The model is on the CPU."""
@@ -28,6 +37,7 @@ class Stored:
     model: Motet
     processors: Mapping[str, Processor]
     columns: Columns
+    judged: Judged | None
     fingerprint: str
 
 
@@ -43,10 +53,11 @@ def open_model(folder: str | Path) -> Stored:
     where = str(stored.path / "config.json")
     config = from_dict(MotetConfig, config_json["model"], where=where)
     columns = from_dict(Columns, config_json["columns"], where=where)
+    judged = from_dict(Judged, config_json["judged"], where=where) if "judged" in config_json else None
     model = Motet(config)
     load_state(model, stored.tensors, where=stored.path)
     processors = {spec.name: _processor(stored, spec.name) for spec in config.modalities}
-    return Stored(stored.path, model, processors, columns, _fingerprint(stored))
+    return Stored(stored.path, model, processors, columns, judged, _fingerprint(stored))
 
 
 def _processor(stored: Folder, name: str) -> Processor:

@@ -204,6 +204,8 @@ def _finish(
             "format": 1,
             "model": configs.to_dict(model.config),
             "columns": configs.to_dict(data.columns),
+            # `evaluate` on the very table of the training then knows which rows it may judge by.
+            "judged": {"table": data.source.fingerprint, "part": name, "rows": list(judged.rows)},
         },
         "processors.json": {n: p.to_dict() for n, p in data.processors.items()},
         "metrics.json": {**metrics, "training": training, "counts": counts, "dataset": dataset},
