@@ -36,7 +36,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable '.[demo,dev]'
+	$(PIP) --editable '.[demo,index,scale,remote,dev]'
 	touch $@
 
 clean:

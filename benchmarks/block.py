@@ -86,13 +86,13 @@ class Paper(nn.Module):
 
 
 def interleaved(modalities: int, samples: int, length: int) -> tuple[Layout, Tensor, Tensor]:
-    """Spans of 32 to 512 tokens of random modalities; the layout, its order, the modality as it lay."""
+    """Spans of 1/128 to 1/8 of a sample; the layout, its order, each modality as it lay."""
     g = torch.Generator().manual_seed(0)
     rows = []
     for _ in range(samples):
         spans: list[Tensor] = []
         while sum(map(len, spans)) < length:
-            size = int(torch.randint(32, 513, (1,), generator=g))
+            size = int(torch.randint(length // 128, length // 8 + 1, (1,), generator=g))
             spans.append(torch.full((size,), int(torch.randint(0, modalities, (1,), generator=g))))
         rows.append(torch.cat(spans)[:length])
     modality = torch.cat(rows)

@@ -22,7 +22,7 @@ from motet.types import Kind
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows that a model was judged by when it was trained: `rows` of the table with fingerprint `table`."""
+    """The rows that a model was judged by when it was trained, of the table with this fingerprint."""
 
     table: str
     part: str

@@ -130,7 +130,7 @@ def _compare(task: TaskSpec, name: str, with_it: Array, without: Array, targets:
     elif max(-low, high) <= CLEAR * max(1.0, abs(a)):
         verdict = f"{name} adds nothing here"
     else:
-        verdict = f"whether {name} helps cannot be told from so few rows"
+        verdict = f"{name}: too few rows to tell whether it helps"
     measure = "mean absolute error" if task.kind == "number" else "macro-F1"
     sentence = (
         f"{verdict} for {task.name}: {measure} {a:.3f} with it, {b:.3f} without "
