@@ -64,7 +64,7 @@ class ModelSettings:
     dropout: float = 0.1
     drop_path: float = 0.0
     qk_norm: bool = True
-    fusion: FusionName = "attention"
+    fusion: FusionName = "late"
     embedding: int = 128
     pool: Literal["attention", "mean"] = "attention"
     direct: bool = True
