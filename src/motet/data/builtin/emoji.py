@@ -23,7 +23,6 @@ import importlib.util
 import io
 import json
 import os
-import tempfile
 import wave
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -31,8 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motet.data.builtin.espeak import RATE, speak
+from motet.data.builtin.place import put_in_place
 from motet.data.split import deal_groups
-from motet.errors import ConfigError, StorageError, missing_extra
+from motet.errors import ConfigError, missing_extra
 
 TABLE, MARK, NOTE = "emoji.csv", "emoji.json", "dataset.json"
 SAID = {
@@ -109,16 +109,7 @@ def build_emoji(
     items = find_emoji()
     if limit is not None:
         items = _fewer(items, limit, seed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-            new = Path(folder) / "new"
-            _write(new, items, seed, recipe, progress)
-            if out.exists():
-                out.rename(Path(folder) / "old")
-            new.rename(out)
-    except OSError as error:
-        raise StorageError(f"{out}: the emoji data set cannot be written: {error.strerror}.") from None
+    put_in_place(out, lambda new: _write(new, items, seed, recipe, progress), "the emoji data set")
     return out / TABLE
 
 

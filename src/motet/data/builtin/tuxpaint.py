@@ -20,16 +20,16 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from motet.data.builtin.place import put_in_place
 from motet.data.groups import connected
 from motet.data.split import deal_groups
-from motet.errors import ConfigError, DataError, StorageError
+from motet.errors import ConfigError, DataError
 
 HOME = Path("/usr/share/tuxpaint/stamps")
 INSTALL = "apt-get install tuxpaint-stamps-default"
@@ -74,16 +74,7 @@ def build_tuxpaint(
         out.is_dir() and set(os.listdir(out)) <= {TABLE, MARK, "SOURCES.txt", "dataset.json", "media"}
     ):
         raise ConfigError(f"{out}: exists and holds other files than these stamps. Choose another folder.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-            new = Path(folder) / "new"
-            _write(new, stamps, recipe, home, progress)
-            if out.exists():
-                out.rename(Path(folder) / "old")
-            new.rename(out)
-    except OSError as error:
-        raise StorageError(f"{out}: the stamps cannot be written: {error.strerror}.") from None
+    put_in_place(out, lambda new: _write(new, stamps, recipe, home, progress), "the stamps")
     return out / TABLE
 
 
