@@ -60,10 +60,8 @@ class AttentionPlan:
     def density(self) -> float:
         """Share of all (query, key) pairs of the batch that are looked at."""
         layout = self.layout
-        sequences = Sequences.of(self.rule, layout)
-        tokens, test = sequences.tokens(layout), self.rule.bind(layout)
-        windows = sequences.windows(ROWS_AT_ONCE)
-        seen = sum(int(test(tokens.at((q, None)), tokens.at((None, k))).sum()) for q, k in windows)
+        masks = Sequences.of(self.rule, layout).seen(self.rule, layout, ROWS_AT_ONCE)
+        seen = sum(int(mask.sum()) for mask in masks)
         return seen / max(1, layout.tokens**2)
 
 
@@ -108,11 +106,7 @@ def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
     if rule.reflexive or not layout.tokens:
         return rule
     sequences = Sequences.of(rule, layout)
-    tokens, test = sequences.tokens(layout), rule.bind(layout)
-    found = [
-        ~test(tokens.at((rows, None)), tokens.at((None, keys))).any(1)
-        for rows, keys in sequences.windows(ROWS_AT_ONCE)
-    ]
+    found = [~mask.any(1) for mask in sequences.seen(rule, layout, ROWS_AT_ONCE)]
     lonely = torch.cat(found)[sequences.inverse]
     if not lonely.any():
         return rule

@@ -69,6 +69,12 @@ class Sequences:
             last = bisect_right(stops, stop - 1)
             yield slice(start, stop), slice(stops[first] - self.lengths[first], stops[last])
 
+    def seen(self, rule: Rule, layout: Layout, size: int) -> Iterator[Tensor]:
+        """(places, keys in reach) bool, what `rule` lets each run of `size` places look at."""
+        tokens, test = self.tokens(layout), rule.bind(layout)
+        for rows, keys in self.windows(size):
+            yield test(tokens.at((rows, None)), tokens.at((None, keys)))
+
     @property
     def longest(self) -> int:
         return max(self.lengths, default=0)
