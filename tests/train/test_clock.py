@@ -158,7 +158,7 @@ def test_prediction_sees_what_training_saw(tmp_path, monkeypatch):
     write_table(tmp_path, ["video"], ["a.mp4"])
     data, _ = dataset(tmp_path)
     made, cache = data.processors, FeatureCache(None)
-    table = TableEntries(open_table(tmp_path / "table.csv"), made, None)
+    table = TableEntries(open_table(tmp_path / "table.csv"), made, data.columns)
     clip = tmp_path / "a.mp4"
     given = [entry_of(clip, made), entry_of({"video": str(clip)}, made), table[0]]
     for sample in read_entries(given, made, cache):

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from motet.data.labels import TASKS, Task, class_word, label_task, label_words, number_in
+from motet.data.context import is_conversation
+from motet.data.labels import TASKS, Label, Task, label_task, number_in
 from motet.data.paths import PICKLED, did_you_mean, extension_of, kind_of, shorten
 from motet.data.table import Table, check_ids
 from motet.errors import ConfigError, DataError
 
 KINDS = ("text", "image", "audio", "video", "features")
-ROLES = ("id", "group", "split", "weight", "label")
+ROLES = ("id", "group", "split", "weight", "label", "context", "order")
 CHOICES = (*KINDS, *ROLES, *TASKS, "ignore")
 WORDS = {
     "text": "text title caption name sentence review comment body description transcript question answer "
@@ -33,8 +34,9 @@ LOOK_AT = 1000  # cells a column is judged by, spread over the table
 class Columns:
     """The part each column plays. `modalities`: column name -> kind, in the table's order.
 
-    `task` is "classes" or "multilabel" (then `classes` are the sorted words) or "number". `notes` are
-    the lines of `describe`.
+    `task` is "classes" or "multilabel" (then `classes` are the sorted words) or "number". `others` are
+    learned beside the label. `context` names the conversation of a row and `order` its place there; the
+    model sees `before` earlier and `after` later rows of it. `notes` are the lines of `describe`.
     """
 
     modalities: dict[str, str]
@@ -45,40 +47,26 @@ class Columns:
     group: str | None = None
     split: str | None = None
     weight: str | None = None
+    context: str | None = None
+    order: str | None = None
+    before: int = 0
+    after: int = 0
+    others: tuple[Label, ...] = ()
     notes: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
         """One line a column, such as "image <- picture (png)", for people to see before training."""
         return list(self.notes)
 
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """All that is learned, the first one first; empty without a label."""
+        first = (Label(self.label, self.task, self.classes),) if self.label and self.task else ()
+        return (*first, *self.others)
+
     def target(self, cell: Any, where: str) -> int | float | np.ndarray | None:
-        """A label cell as the model learns it: the index of its class, the number, or (C,) float32 of 0 and
-        1 for several labels; None if empty. An empty list means that none of the labels applies.
-
-        Raises:
-            DataError: a word that is no known class, or no finite number.
-        """
-        if cell is None or self.task is None:
-            return None
-        if self.task == "number":
-            number = number_in(cell)
-            if number is None:
-                raise DataError(
-                    f"{where}: the label {shorten(cell)} in column {self.label!r} is not a finite number."
-                )
-            return number
-        if self.task == "multilabel":
-            several = np.zeros(len(self.classes), np.float32)
-            several[[self._index(word, where) for word in label_words(cell)]] = 1
-            return several
-        return self._index(class_word(cell), where)
-
-    def _index(self, word: str, where: str) -> int:
-        if word not in self.classes:
-            close = did_you_mean(word, self.classes)
-            known = ", ".join(self.classes[:20])
-            raise DataError(f"{where}: the label {shorten(word)} is not one of the classes {known}.{close}")
-        return self.classes.index(word)
+        """A cell of the first label as the model learns it, see `Label.target`; None without a label."""
+        return self.labels[0].target(cell, where) if self.labels else None
 
     def row_weight(self, cell: Any, where: str) -> float:
         """A cell of the weight column: how much the row counts in training, 1 where it is empty.
@@ -109,7 +97,8 @@ class Columns:
             )
         roles = {role: getattr(self, role) for role in ROLES}
         kept: dict[str, Any] = {role: name if name in table.columns else None for role, name in roles.items()}
-        return replace(self, modalities=modalities, **kept)
+        others = tuple(label for label in self.others if label.name in table.columns)
+        return replace(self, modalities=modalities, others=others, **kept)
 
 
 def modality_name(column: str) -> str:
@@ -122,6 +111,8 @@ def infer_columns(
     table: Table, *, label: str | None = None, overrides: Mapping[str, str] | None = None
 ) -> Columns:
     """Judge every column of `table`; `label` and `overrides` (column -> one of CHOICES) come first.
+
+    label: a column, or several with commas between them, all of which one model learns.
 
     A label of words gives classes, one of numbers a regression, one of lists several labels at once;
     override it with "classes", "number" or "multilabel" (which also reads "a|b|c"). Numbers and words of
@@ -140,6 +131,7 @@ def infer_columns(
         role = name.lower()
         if name not in parts and role in ROLES and role not in parts.values():
             parts[name] = role
+    _check_talk(table, parts, said)
     modalities, lines = {}, []
     for name in table.columns:
         cells = table.column(name)
@@ -155,7 +147,7 @@ def infer_columns(
     roles: dict[str, Any] = {}
     for role in ROLES:
         named = [name for name, part in parts.items() if part == role]
-        if len(named) > 1:
+        if len(named) > 1 and role != "label":
             raise ConfigError(
                 f"{table.path}: both {named[0]!r} and {named[1]!r} are to be the {role}. Choose one."
             )
@@ -164,8 +156,26 @@ def infer_columns(
             lines.append(f"{role} <- {named[0]}")
     _check_modalities(table, modalities)
     check_ids(table, roles["id"])
+    others = [name for name, part in parts.items() if part == "label" and name != roles["label"]]
     task, classes = _learned(table, roles, said=roles["label"] in said, lines=lines, how=overrides)
-    return Columns(modalities, task=task, classes=classes, notes=tuple(lines), **roles)
+    more = []
+    for name in others:
+        roles_of_it = {"label": name}
+        its_task, its_classes = _learned(table, roles_of_it, said=True, lines=lines, how=overrides)
+        assert its_task is not None  # it was said, so that what will not do is an error
+        more.append(Label(name, its_task, its_classes))
+    return Columns(modalities, task=task, classes=classes, others=tuple(more), notes=tuple(lines), **roles)
+
+
+def _check_talk(table: Table, parts: dict[str, str], said: Mapping[str, str]) -> None:
+    """Columns that are only called "context" or "order" must look like it, and one needs the other."""
+    for name in [n for n, part in parts.items() if part == "context" and n not in said]:
+        if not is_conversation(_filled(table.column(name))):
+            del parts[name]
+    for name in [n for n, part in parts.items() if part == "order" and n not in said]:
+        numbers = all(number_in(cell) is not None for cell in _filled(table.column(name)))
+        if "context" not in parts.values() or not numbers:
+            del parts[name]
 
 
 def _learned(
@@ -189,8 +199,13 @@ def _learned(
 
 
 def _said(table: Table, label: str | None, overrides: dict[str, str]) -> dict[str, str]:
-    """Column -> part, as the user says; the tasks mean the label."""
+    """Column -> part, as the user says; the tasks mean a label. The label comes first."""
+    whole = label is None or label in table.columns
+    labels = [] if label is None else [label] if whole else [part.strip() for part in label.split(",")]
     said: dict[str, str] = {}
+    for name in labels:
+        _known(table, name, "label")
+        said[name] = "label"
     for name, choice in overrides.items():
         _known(table, name, f"--set columns.{name}={choice}")
         if choice not in CHOICES:
@@ -198,14 +213,10 @@ def _said(table: Table, label: str | None, overrides: dict[str, str]) -> dict[st
                 f"--set columns.{name}={choice}: not a kind of column. Choose one of {', '.join(CHOICES)}."
                 + did_you_mean(choice, CHOICES)
             )
-        said[name] = "label" if choice in TASKS else choice
-    if label is not None:
-        _known(table, label, "label")
-        if said.get(label, "label") != "label":
-            raise ConfigError(
-                f"{table.path}: {label!r} is given as the label and as {said[label]}. Choose one."
-            )
-        said[label] = "label"
+        part = "label" if choice in TASKS else choice
+        if said.get(name, part) != part:
+            raise ConfigError(f"{table.path}: {name!r} is given as the label and as {choice}. Choose one.")
+        said[name] = part
     return said
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from motet.data.cache import FeatureCache, compact, content_key, expanded, size_of
-from motet.data.columns import Columns, Task, modality_name
+from motet.data.columns import Columns, modality_name
+from motet.data.context import Near, in_context, neighbours
 from motet.data.groups import group_rows
+from motet.data.labels import Label, Task
 from motet.data.processor import Processor, spoken_in
 from motet.data.quarantine import Quarantine
 from motet.data.spoken import placed
@@ -29,7 +31,8 @@ class Dataset:
 
     `processors`: modality name -> Processor; a modality whose column the table lacks is missing
     everywhere. "<clip>_sound" is the sound track of the video modality "<clip>", and a text with
-    `spoken_in` lies on the clock of that sound or clip. `rows`, `fingerprint`
+    `spoken_in` lies on the clock of that sound or clip. Where the columns name a conversation, samples
+    also hold what was said around them, see `motet.data.context`. `rows`, `fingerprint`
     and the length change once, in `prepare`, when broken rows are left out. Up to `memory_bytes` of
     Pieces stay in memory; the others come from `cache`, or are made anew.
     """
@@ -55,6 +58,7 @@ class Dataset:
         self._used = 0
         self._keys: dict[tuple[str, int], str | None] = {}
         self._tokens: dict[str, int] = {}
+        self._near: list[Near] | None = None
         self._fingerprint = -1, ""  # the number of rows that it is of, which only falls
         self._column_of, self._media_of = matched(self.columns.modalities, self.processors)
 
@@ -72,7 +76,7 @@ class Dataset:
         out = np.zeros(len(self.rows), np.int64)
         for i, row in enumerate(self.rows):
             keys = [self._keys.get((modality, row), "") for modality in self._column_of]
-            if all(key is None or key in self._tokens for key in keys):
+            if not self._seen and all(key is None or key in self._tokens for key in keys):
                 out[i] = sum(self._tokens[key] for key in keys if key is not None)
             else:
                 out[i] = sum(map(len, self[i].pieces.values()))
@@ -80,9 +84,8 @@ class Dataset:
 
     @property
     def targets(self) -> dict[str, Task]:
-        """What `collate` should make of the label column, under its name; {} without one."""
-        label, task = self.columns.label, self.columns.task
-        return {label: task} if label and task else {}
+        """What `collate` should make of the label columns, under their names; {} without one."""
+        return {label.name: label.task for label in self.columns.labels}
 
     @property
     def fingerprint(self) -> str:
@@ -108,23 +111,50 @@ class Dataset:
         """
         row = self.rows[i]
         cells = self.table.row(row)
-        pieces = {}
-        for modality, column in self._column_of.items():
-            piece = self._piece(modality, column, row, self._cell(modality, cells))
-            if len(piece):
-                pieces[modality] = expanded(piece)
+        pieces = self._pieces(row, cells)
+        if self._seen:
+            before, after = self._around(row)
+            pieces = in_context(pieces, before, after)
         columns = self.columns
-        target = self._target(row, cells)
+        found = {label.name: self._target(label, row, cells) for label in columns.labels}
         name = cells.get(columns.id) if columns.id else None
         return Sample(
             id=str(row if name is None else name),
             pieces=pieces,
-            targets={} if target is None or columns.label is None else {columns.label: target},
+            targets={label: target for label, target in found.items() if target is not None},
             group=self.groups[row],
             weight=columns.row_weight(cells.get(columns.weight), self.table.where(row))
             if columns.weight
             else 1.0,
         )
+
+    @property
+    def _seen(self) -> bool:
+        """Whether rows are seen in the conversation around them."""
+        return self.columns.context is not None and self.columns.before + self.columns.after > 0
+
+    def _pieces(self, row: int, cells: Mapping[str, Any]) -> dict[str, Piece]:
+        pieces = {}
+        for modality, column in self._column_of.items():
+            piece = self._piece(modality, column, row, self._cell(modality, cells))
+            if len(piece):
+                pieces[modality] = expanded(piece)
+        return pieces
+
+    def _around(self, row: int) -> tuple[list[dict[str, Piece]], list[dict[str, Piece]]]:
+        """The pieces of the rows before and after, without those that are broken."""
+        columns = self.columns
+        if self._near is None:
+            assert columns.context is not None  # `_seen`
+            self._near = neighbours(self.table, columns.context, columns.order, columns.before, columns.after)
+        found: tuple[list[dict[str, Piece]], list[dict[str, Piece]]] = ([], [])
+        for side, rows in zip(found, self._near[row], strict=True):
+            for near in rows:
+                try:
+                    side.append(self._pieces(near, self.table.row(near)))
+                except DataError:
+                    continue
+        return found
 
     @property
     def groups(self) -> Sequence[str]:
@@ -241,19 +271,17 @@ class Dataset:
             self._memory[key] = small
             self._used += size
 
-    def _target(self, row: int, cells: Mapping[str, Any]) -> int | float | np.ndarray | None:
-        label = self.columns.label
-        if label is None:
-            return None
-        target = self.columns.target(cells.get(label), self.table.where(row))
-        if target is None and self.columns.task == "multilabel":  # a batch without any still knows its width
-            return np.full(len(self.columns.classes), np.nan, np.float32)
+    def _target(self, label: Label, row: int, cells: Mapping[str, Any]) -> int | float | np.ndarray | None:
+        target = label.target(cells.get(label.name), self.table.where(row))
+        if target is None and label.task == "multilabel":  # a batch without any still knows its width
+            return np.full(len(label.classes), np.nan, np.float32)
         return target
 
     def _bad_labels(self) -> Iterator[int]:
         """Rows whose label or weight cannot be used; they are named and left out."""
         columns = self.columns
-        for name, read in ((columns.label, columns.target), (columns.weight, columns.row_weight)):
+        labels = [(label.name, label.target) for label in columns.labels]
+        for name, read in (*labels, (columns.weight, columns.row_weight)):
             if name is None or name not in self.table.columns:
                 continue
             cells = self.table.column(name)
@@ -263,7 +291,7 @@ class Dataset:
                     read(cells[row], where)
                 except DataError as error:
                     why = str(error).removeprefix(f"{where}: ")
-                    rule = "label" if name == columns.label else "weight"
+                    rule = "weight" if name == columns.weight else "label"
                     self._leave_out(row, name, None, DataError(why, rule=rule))
                     yield row
 

@@ -32,7 +32,7 @@ def group_rows(
 ) -> list[str]:
     """The group of every row: rows that must stay on one side of a split.
 
-    Rows are united that share a value in the group column; the bytes of a media file or a list of
+    Rows are united that share a value in the group or context column; the bytes of a media file or a list of
     features; a text, where rows are to be told apart by it: for `retrieval` (default: where there
     is no label), since a repeated caption is one answer to a search, or where it is all that the row
     has. Otherwise a text that repeats, such as "yes", is no duplicate; and texts of a good share of
@@ -48,8 +48,8 @@ def group_rows(
     for keys in media:
         has_media |= keys >= 0
     links = [*([np.stack(media)] if media else []), *_text_links(table, texts, has_media, searched)]
-    if columns.group:
-        links.append(_codes(cell for (cell,) in table.iterate([columns.group])))
+    for name in {columns.group, columns.context} - {None}:
+        links.append(_codes(cell for (cell,) in table.iterate([str(name)])))
     if near:
         links.append(np.full(len(table), -1, np.int64))
         for number, rows in enumerate(near):

@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from motet.data.blob import Blob
+from motet.data.paths import did_you_mean, shorten
 from motet.data.table import Table
 from motet.errors import DataError
 
 Task = Literal["classes", "number", "multilabel"]
 TASKS = ("classes", "number", "multilabel")
 SEPARATOR = "|"  # between several labels in one text
+
+
+@dataclass(frozen=True)
+class Label:
+    """A column to learn. `task` is "classes" or "multilabel" (then `classes` are the words) or "number"."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...] = ()
+
+    def target(self, cell: Any, where: str) -> int | float | np.ndarray | None:
+        """A cell as the model learns it: the index of its class, the number, or (C,) float32 of 0 and
+        1 for several labels; None if empty. An empty list means that none of the labels applies.
+
+        Raises:
+            DataError: a word that is no known class, or no finite number.
+        """
+        if cell is None:
+            return None
+        if self.task == "number":
+            number = number_in(cell)
+            if number is None:
+                raise DataError(
+                    f"{where}: the label {shorten(cell)} in column {self.name!r} is not a finite number."
+                )
+            return number
+        if self.task == "multilabel":
+            several = np.zeros(len(self.classes), np.float32)
+            several[[self._index(word, where) for word in label_words(cell)]] = 1
+            return several
+        return self._index(class_word(cell), where)
+
+    def _index(self, word: str, where: str) -> int:
+        if word not in self.classes:
+            close = did_you_mean(word, self.classes)
+            known = ", ".join(self.classes[:20])
+            raise DataError(f"{where}: the label {shorten(word)} is not one of the classes {known}.{close}")
+        return self.classes.index(word)
 
 
 def class_word(cell: Any) -> str:

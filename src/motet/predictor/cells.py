@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import soxr
 from PIL import Image, ImageOps
 
 from motet.data.cache import FeatureCache, content_key
+from motet.data.context import in_context
 from motet.data.image import square, to_rgb
 from motet.data.mel import RATE
 from motet.data.processor import Processor, spoken_in
@@ -82,7 +83,31 @@ def _key(cell: Any, root: Path, processor: Processor) -> str | None:
 def read_entries(
     entries: Sequence[Entry], processors: Mapping[str, Processor], cache: FeatureCache
 ) -> list[Sample | Broken]:
-    """Every entry as tokens, or why it cannot be; encoders run on all of them together."""
+    """Every entry as tokens, or why it cannot be; encoders run on all of them together.
+
+    Where entries have a conversation around them, that is read too, without what is broken in it.
+    """
+    near = {e.where: e for entry in entries for side in entry.around for e in side}
+    near = {where: e for where, e in near.items() if where not in {entry.where for entry in entries}}
+    found = _read_alone([*entries, *near.values()], processors, cache)
+    if not near and not any(any(entry.around) for entry in entries):
+        return found
+    whole = zip([*(entry.where for entry in entries), *near], found, strict=True)
+    pieces = {where: sample.pieces for where, sample in whole if isinstance(sample, Sample)}
+    told = []
+    for entry, sample in zip(entries, found, strict=False):
+        before, after = ([pieces[e.where] for e in side if e.where in pieces] for side in entry.around)
+        told.append(
+            replace(sample, pieces=in_context(sample.pieces, before, after))
+            if isinstance(sample, Sample)
+            else sample
+        )
+    return told
+
+
+def _read_alone(
+    entries: Sequence[Entry], processors: Mapping[str, Processor], cache: FeatureCache
+) -> list[Sample | Broken]:
     pieces: list[dict[str, Piece]] = [{} for _ in entries]
     broken: dict[int, Broken] = {}
     for m, processor in processors.items():

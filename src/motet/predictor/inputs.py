@@ -26,7 +26,8 @@ class Entry:
     """One thing to predict, encode or index. `where` begins messages about it.
 
     cells: modality -> cell, without empty ones; the paths among them are read under `root`.
-    fields: all that is known of the row, by column. `line` is its line in a table.
+    fields: all that is known of the row, by column. `line` is its line in a table. `around`: the entries
+    before and after it in its conversation, in their order.
     """
 
     where: str
@@ -36,6 +37,7 @@ class Entry:
     fields: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
+    around: tuple[tuple[Entry, ...], tuple[Entry, ...]] = ((), ())
 
 
 def is_table(input: Any) -> bool:

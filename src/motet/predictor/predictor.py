@@ -248,7 +248,7 @@ class Predictor:
         table = (
             rows if isinstance(rows, Table) else open_table(rows, root=None if root is None else Path(root))
         )
-        return TableEntries(table, self.processors, self.columns.id)
+        return TableEntries(table, self.processors, self.columns)
 
     @torch.inference_mode()
     def _run(

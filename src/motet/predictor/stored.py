@@ -13,6 +13,7 @@ import torch
 from motet.checkpoint import Folder, load_folder, load_state
 from motet.config import from_dict
 from motet.data.columns import Columns
+from motet.data.context import context_names
 from motet.data.processor import Processor, load_processor
 from motet.errors import ConfigError, DataError
 from motet.model import Motet, MotetConfig
@@ -56,7 +57,10 @@ def open_model(folder: str | Path) -> Stored:
     judged = from_dict(Judged, config_json["judged"], where=where) if "judged" in config_json else None
     model = Motet(config)
     load_state(model, stored.tensors, where=stored.path)
-    processors = {spec.name: _processor(stored, spec.name) for spec in config.modalities}
+    around = context_names([spec.name for spec in config.modalities], columns)
+    processors = {
+        spec.name: _processor(stored, spec.name) for spec in config.modalities if spec.name not in around
+    }
     return Stored(stored.path, model, processors, columns, judged, _fingerprint(stored))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from motet.data.columns import Columns, infer_columns, modality_name
+from motet.data.context import Near, neighbours
 from motet.data.folder import SPLITS
 from motet.data.processor import Processor
 from motet.data.table import Table
@@ -15,19 +17,27 @@ from motet.predictor.inputs import MEDIA, Entry
 class TableEntries:
     """The rows of a table as a model sees them: by the names of its columns, else by their kinds.
 
-    id: the column of ids, where the model knows it by another name than "id".
+    known: the columns that the model was trained with, whose ids, conversations and order are looked for.
     """
 
-    def __init__(self, table: Table, processors: Mapping[str, Processor], id: str | None) -> None:
+    def __init__(self, table: Table, processors: Mapping[str, Processor], known: Columns) -> None:
         self.table = table
         self.columns = columns_in(table, processors)
         self.kinds = {m: p.kind for m, p in processors.items()}
-        self.id = id if id in table.columns else named_as(table, "id")
+        self.id = known.id if known.id in table.columns else named_as(table, "id")
+        self.near = _near(table, known)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, i: int) -> Entry:
+        entry = self._alone(i)
+        if self.near is None:
+            return entry
+        before, after = (tuple(map(self._alone, rows)) for rows in self.near[i])
+        return replace(entry, around=(before, after))
+
+    def _alone(self, i: int) -> Entry:
         row = self.table.row(i)
         cells = {m: row[column] for m, column in self.columns.items() if row[column] is not None}
         fields = {name: cell for name, cell in row.items() if cell is not None and name != self.id}
@@ -44,6 +54,14 @@ class TableEntries:
 
     def __iter__(self) -> Iterator[Entry]:
         return (self[i] for i in range(len(self)))
+
+
+def _near(table: Table, known: Columns) -> list[Near] | None:
+    """For each row its neighbours, where the model sees them and the table says whose they are."""
+    if known.context not in table.columns or known.context is None or not known.before + known.after:
+        return None
+    order = known.order if known.order in table.columns else None
+    return neighbours(table, known.context, order, known.before, known.after)
 
 
 def columns_in(table: Table, processors: Mapping[str, Processor]) -> dict[str, str]:

@@ -48,7 +48,8 @@ def fit(
 ) -> Path:
     """Train on a table (a file or a folder of media) and save the model; returns its folder, which is `out`.
 
-    label: the column to learn; words make classes, numbers a regression. val: another table to
+    label: the column to learn, or several with commas between them; words make classes, numbers a
+    regression. val: another table to
     choose the best epoch on. retrieval: whether to align the modalities for search, by default where
     there are two or more and no label. settings: "key=value", see `motet.train.settings`. time_limit:
     seconds of training. stop: asked after each step whether to save and end, as SIGTERM does.
@@ -69,6 +70,7 @@ def fit(
     modalities = {modality_name(column): kind for column, kind in columns.modalities.items()}
     check_modalities(config, derived(modalities), str(source.path))
     contrastive = _contrastive(retrieval, columns, source)
+    columns = columns if contrastive else config.data.in_context(columns)
     for line in columns.describe():
         reporter.say(line)
     val_source = open_table(val, root=given, remote=config.data.remote) if val else None
@@ -98,8 +100,7 @@ def fit(
 
     torch.manual_seed(seed)
     tasks = data.tasks()
-    specs = tuple(p.spec for p in data.processors.values())
-    model_config = config.model.build(specs, tasks, contrastive=contrastive)
+    model_config = config.model.build(data.specs, tasks, contrastive=contrastive)
     check_modulation(config.train.modulation, model_config)
     model = Motet(model_config).to("cuda" if torch.cuda.is_available() else "cpu")
     objective = Objective(_loss(config, data, tasks), model_config).to(next(model.parameters()).device)
@@ -164,7 +165,8 @@ def _loss(config: FitConfig, data: Parts, tasks: Sequence[TaskSpec]) -> LossConf
     weights = dict(config.loss.class_weights)
     for task in tasks:
         if task.kind == "classes" and task.name not in weights and config.train.balance > 0:
-            counts = np.bincount(data.labels().astype(int), minlength=len(task.classes)).astype(float)
+            label = next(label for label in data.columns.labels if label.name == task.name)
+            counts = np.bincount(data.labels(label).astype(int), minlength=len(task.classes)).astype(float)
             raw = np.where(counts > 0, np.maximum(counts, 1) ** -config.train.balance, 0.0)
             weights[task.name] = tuple((raw * counts.sum() / (raw * counts).sum()).tolist())
     return replace(config.loss, class_weights=weights)

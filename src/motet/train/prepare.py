@@ -10,8 +10,10 @@ import numpy as np
 from motet.data.augment import AugmentConfig
 from motet.data.cache import FeatureCache, default_cache
 from motet.data.columns import Columns
+from motet.data.context import context_specs
 from motet.data.dataset import Dataset
 from motet.data.groups import group_rows
+from motet.data.labels import Label
 from motet.data.loader import Loader, LoaderConfig
 from motet.data.near import near_rows
 from motet.data.processor import Processor
@@ -24,6 +26,7 @@ from motet.train.distributed import World
 from motet.train.processors import make_processors
 from motet.train.run import Reporter, RunFolder
 from motet.train.settings import FitConfig
+from motet.types import ModalitySpec
 
 VAL_BATCH = 1024  # rows validated together: the gallery of the recall that is shown
 
@@ -48,33 +51,37 @@ class Parts:
         """The parts, the one to judge by first: rows that neither trained nor chose anything."""
         return [("test", self.test), ("val", self.val), ("train", self.train)]
 
-    def labels(self) -> np.ndarray:
+    @property
+    def specs(self) -> tuple[ModalitySpec, ...]:
+        """The model's modalities: those of the columns, and of the conversation around a row."""
+        own, columns = [p.spec for p in self.processors.values()], self.columns
+        return context_specs(own, columns.before, columns.after) if columns.context else tuple(own)
+
+    def labels(self, label: Label) -> np.ndarray:
         """Targets of the training rows that have one."""
-        label, table = self.columns.label, self.train.table
-        if label is None:
-            return np.zeros(0)
-        cells = table.column(label)
-        found = (self.columns.target(cells[row], table.where(row)) for row in self.train.rows)
+        table = self.train.table
+        cells = table.column(label.name)
+        found = (label.target(cells[row], table.where(row)) for row in self.train.rows)
         return np.array([value for value in found if value is not None])
 
     def tasks(self) -> tuple[TaskSpec, ...]:
-        columns = self.columns
-        if columns.label is None or columns.task is None:
-            return ()
-        values = self.labels()
+        return tuple(self._task(label) for label in self.columns.labels)
+
+    def _task(self, label: Label) -> TaskSpec:
+        values = self.labels(label)
         if not len(values):
             raise DataError(
-                f"{self.source.path}: no training row has a value in {columns.label!r}.", rule="no labels"
+                f"{self.source.path}: no training row has a value in {label.name!r}.", rule="no labels"
             )
-        if columns.task != "number":
-            return (TaskSpec(columns.label, columns.task, columns.classes),)
+        if label.task != "number":
+            return TaskSpec(label.name, label.task, label.classes)
         spread = float(values.std()) or 1.0
-        return (TaskSpec(columns.label, "number", mean=float(values.mean()), std=spread),)
+        return TaskSpec(label.name, "number", mean=float(values.mean()), std=spread)
 
     def loader(self, config: FitConfig, seed: int, world: World) -> Loader:
         """The training batches of this rank; all ranks' together have `train.batch_size` samples."""
         chosen = config.train
-        specs = [p.spec for p in self.processors.values()]
+        specs = self.specs
         return Loader(
             self.train,
             specs,
@@ -93,7 +100,7 @@ class Parts:
     def val_loader(self) -> Loader | None:
         if self.val is None:
             return None
-        specs = [p.spec for p in self.processors.values()]
+        specs = self.specs
         return Loader(self.val, specs, self.train.targets, LoaderConfig(batch_size=VAL_BATCH))
 
 

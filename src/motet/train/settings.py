@@ -34,7 +34,9 @@ class DataSettings:
     `cache`: whether prepared features are kept on disk for the next run. `isolate`: whether containers of
     sound and video are decoded in a process of their own, which may crash without harm; "never" decodes
     them here. `remote`: whether the table may be an address (s3://, gs://, hf:NAME). `near_duplicates`:
-    whether pictures and sounds that are nearly the same stay in one part of the split, too.
+    whether pictures and sounds that are nearly the same stay in one part of the split, too. `before`,
+    `after`: how many earlier and later rows of its conversation the model sees with a row, where a
+    column is the `context`.
     """
 
     root: str | None = None
@@ -44,6 +46,12 @@ class DataSettings:
     isolate: Literal["auto", "never"] = "auto"
     remote: bool = False
     near_duplicates: bool = False
+    before: int = 2
+    after: int = 0
+
+    def in_context(self, columns: Columns) -> Columns:
+        """The columns with how much of the conversation around a row is seen."""
+        return replace(columns, before=self.before, after=self.after) if columns.context else columns
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class ModelSettings:
         self, modalities: tuple[ModalitySpec, ...], tasks: tuple[TaskSpec, ...], *, contrastive: bool
     ) -> MotetConfig:
         if self.ordinal is not False:
-            tasks = tuple(replace(task, ordinal=True) if task.kind == "classes" else task for task in tasks)
+            tasks = (replace(tasks[0], ordinal=True), *tasks[1:])
         block = BlockConfig(
             width=self.width,
             heads=self.heads,
