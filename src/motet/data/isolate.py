@@ -2,7 +2,7 @@
 
 The child is started at the first container, serves one file after the other, and is replaced when it
 dies or when a file takes longer than its wall time. It answers in JSON and raw numbers, which are
-checked here: a file that takes the child over reaches nothing through it. WAV, FLAC, Ogg and
+checked here: a file that takes the child over reaches nothing through it. WAV, FLAC, Ogg and plain
 pictures are decoded in this process.
 """
 
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
+from PIL import Image
 
-from motet.data import frames, sound
+from motet.data import frames, picture, sound
 from motet.data.blob import Blob
 from motet.data.frames import Clip, VideoConfig
 from motet.data.media import broken
+from motet.data.picture import ImageConfig
 from motet.data.sound import AudioConfig
 from motet.errors import DataError, MotetError
 
@@ -60,6 +62,24 @@ def load_video(
     return None if found is None else Clip(found[0], found[1])
 
 
+def load_image(
+    path: Path | Blob, name: str = "", config: ImageConfig | None = None, *, least: int = 0
+) -> Image.Image:
+    """The picture as it should be seen, RGB; see `motet.data.picture.load_image`.
+
+    Raises:
+        DataError: as there; the decoder crashed or hung on it.
+    """
+    name, config = name or path.name, config or ImageConfig()
+
+    def apart() -> Image.Image:
+        found = child.ask("picture", path, name, config, {"least": least})
+        assert found is not None  # there is no missing picture
+        return Image.fromarray(found[0])
+
+    return picture.load_image(path, name, config, least=least, apart=None if child.mode == "never" else apart)
+
+
 def _container_sound(path: Path | Blob, name: str, config: AudioConfig) -> np.ndarray | None:
     if child.mode == "never":
         return sound.container_sound(path, name, config)
@@ -80,7 +100,7 @@ class Child:
         what: str,
         media: Path | Blob,
         name: str,
-        config: AudioConfig | VideoConfig,
+        config: AudioConfig | ImageConfig | VideoConfig,
         options: Mapping[str, Any],
     ) -> list[np.ndarray] | None:
         """The arrays that decoding gives; a child that dies is tried once more, with a fresh one.
@@ -237,6 +257,10 @@ def _decoded(request: dict[str, Any], data: IO[bytes]) -> tuple[dict[str, Any], 
                 config = VideoConfig(**request["config"])
                 found = frames.load_video(media, name, config, size=request["size"])
                 arrays = [] if found is None else [found.frames, found.times]
+            case "picture":
+                limits = ImageConfig(**request["config"])
+                image = picture.load_image(media, name, limits, least=request["least"])
+                arrays = [np.asarray(image)]
             case _:
                 raise ValueError(request["what"])
     except DataError as error:

@@ -76,13 +76,30 @@ def resolve_media(cell: str, root: Path, where: str) -> Path:
     if os.path.isabs(cell) or re.match(r"[A-Za-z]:|\\", cell):
         raise refuse("is an absolute path")
     base = os.path.realpath(root)
-    real = os.path.realpath(os.path.join(base, cell))
-    if os.path.commonpath([base, real]) != base:
-        raise refuse("lies outside the table's folder")
-    try:
-        mode = os.stat(real).st_mode
-    except OSError as error:
-        raise refuse(f"cannot be found ({error.strerror})", "missing file") from None
+    real, mode = os.path.join(base, cell), _mode_without_links(base, cell)
+    if mode is None:
+        real = os.path.realpath(real)
+        if os.path.commonpath([base, real]) != base:
+            raise refuse("lies outside the table's folder")
+        try:
+            mode = os.stat(real).st_mode
+        except OSError as error:
+            raise refuse(f"cannot be found ({error.strerror})", "missing file") from None
     if not stat.S_ISREG(mode):
         raise refuse("is not a regular file")
     return Path(real)
+
+
+def _mode_without_links(base: str, cell: str) -> int | None:
+    """What kind of file `cell` is below the real folder `base`; None where a link, or a part such as ..,
+    is on the way, or nothing is there. A look at each part of the cell, in place of one at each of the path."""
+    mode = None
+    for part in cell.split("/"):
+        base = f"{base}/{part}"
+        try:
+            mode = None if part in ("", ".", "..") else os.lstat(base).st_mode
+        except OSError:
+            return None
+        if mode is None or stat.S_ISLNK(mode):
+            return None
+    return mode

@@ -12,8 +12,9 @@ import numpy as np
 from motet.config import from_dict
 from motet.data.audio import AudioConfig, AudioProcessor, fit_audio, read_audio
 from motet.data.features import FeaturesConfig, FeaturesProcessor, fit_features, read_features
-from motet.data.image import ImageConfig, ImageProcessor
-from motet.data.media import VERSION, check_encoder
+from motet.data.image import ImageProcessor
+from motet.data.media import VERSIONS, check_encoder
+from motet.data.picture import ImageConfig
 from motet.data.spoken import Spoken, read_words
 from motet.data.text import TextConfig, TextProcessor, parse_tokenizer, train_tokenizer
 from motet.data.video import VideoConfig, VideoProcessor
@@ -109,9 +110,10 @@ def load_processor(saved: Mapping[str, Any], encoder: Encoder | None = None) -> 
     where = f"processor {saved.get('name')!r}"
     try:
         name, kind, version, values = saved["name"], saved["kind"], saved["version"], saved["config"]
-        if version != VERSION:
+        if version != VERSIONS.get(kind, version):
             raise MismatchError(
-                f"{where}: made by version {version} of the processors, this is {VERSION}. Fit again."
+                f"{where}: made by version {version} of the {kind} processor, this is {VERSIONS[kind]}. "
+                "Fit again."
             )
         check_encoder(saved, encoder, where)
         match kind:

@@ -14,8 +14,9 @@ from PIL import Image, ImageOps
 
 from motet.data.cache import FeatureCache, content_key
 from motet.data.context import in_context
-from motet.data.image import square, to_rgb
+from motet.data.media import square
 from motet.data.mel import RATE
+from motet.data.picture import to_rgb
 from motet.data.processor import Processor, spoken_in
 from motet.data.spoken import Spoken, placed
 from motet.errors import DataError
