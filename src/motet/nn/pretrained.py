@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -68,12 +68,13 @@ def transformers_model(folder: Path, kind: Literal["text", "image"]) -> Any:
 
     with _quiet():
         try:
-            model = AutoModel.from_pretrained(
+            model, found = AutoModel.from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype=torch.float32,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{folder}: cannot be loaded as a {kind} model: {_first_line(error)}") from None
@@ -81,6 +82,7 @@ def transformers_model(folder: Path, kind: Literal["text", "image"]) -> Any:
             raise DataError(
                 f"{folder}: its safetensors weights are damaged: {error}. Get them again."
             ) from None
+    _settle(model, found["missing_keys"])
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     wanted = "input_ids" if kind == "text" else "pixel_values"
@@ -89,6 +91,16 @@ def transformers_model(folder: Path, kind: Literal["text", "image"]) -> Any:
             f"{folder}: a {type(model).__name__} is no {kind} encoder (it wants {model.main_input_name})."
         )
     return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _settle(model: Any, missing: Iterable[str]) -> None:
+    """Weights that the folder lacks, such as a pooler that nothing here uses, to 0: as they are drawn at
+    random, the same folder would have another fingerprint each time, and no cached feature would fit."""
+    state = model.state_dict()
+    for name in missing:
+        if name in state:
+            state[name].zero_()
 
 
 def _first_line(error: Exception) -> str:
