@@ -11,18 +11,23 @@ from motet.cli.output import emit, progress, say
 
 
 def builtin(
-    name: Annotated[Literal["emoji", "tuxpaint"], typer.Argument(help="Which data set.")],
+    name: Annotated[Literal["emoji", "tuxpaint", "digits"], typer.Argument(help="Which data set.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for its table and media.")],
     language: Annotated[
         str, typer.Option(help="Of captions and speech, for tuxpaint: es, fr, ru, bg, ca, ro, ...")
     ] = "en",
+    speech: Annotated[
+        Path | None,
+        typer.Option(envvar="MOTET_FSDD", help="For digits: the folder of recordings 0_NAME_0.wav."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Write a real data set as a table: emoji, or Tux Paint's stamps with human speech.
+    """Write a real data set as a table: emoji, Tux Paint's stamps, or digits seen and heard.
 
     emoji comes from the packages of the extra "demo", its speech is synthesised. tuxpaint comes from
-    Debian's tuxpaint-stamps-default, spoken by people.
+    Debian's tuxpaint-stamps-default, spoken by people. digits comes from the extra "digits" and a folder
+    such as the recordings of the Free Spoken Digit Dataset.
     """
     from motet.data.table import open_table
     from motet.errors import ConfigError
@@ -39,6 +44,12 @@ def builtin(
             from motet.data.builtin.tuxpaint import build_tuxpaint
 
             table = build_tuxpaint(out, language=language, seed=seed, progress=bar)
+        case "digits":
+            if speech is None:
+                raise ConfigError("--speech: digits needs the folder of recordings 0_NAME_0.wav.")
+            from motet.data.builtin.digits import build_digits
+
+            table = build_digits(out, speech, seed=seed)
     bar.close()
     rows = len(open_table(table))
     if json:

@@ -1,10 +1,13 @@
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from motet.cli.app import app
 from motet.data.builtin import digits
 from motet.data.builtin.digits import WORDS, build_digits, deal_speakers, find_recordings, mnist_digits
 from motet.data.columns import infer_columns
@@ -101,3 +104,11 @@ def test_real_digits(tmp_path):
     assert len(set(table.column("speaker"))) == 6
     picture = np.asarray(Image.open(table.root / table.row(0)["picture"]))
     assert picture.shape == (28, 28) and picture[:3].max() == 0 and picture.max() > 200  # light on dark
+
+
+def test_on_the_command_line(speech, few, tmp_path, monkeypatch):
+    monkeypatch.delenv("MOTET_FSDD", raising=False)
+    words = ["builtin", "digits", "--out", str(tmp_path / "out")]
+    assert isinstance(CliRunner().invoke(app, words).exception, ConfigError)
+    done = CliRunner().invoke(app, [*words, "--speech", str(speech), "--json"])
+    assert json.loads(done.stdout) == {"table": str(tmp_path / "out" / "digits.csv"), "rows": 12}
