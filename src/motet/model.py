@@ -149,6 +149,22 @@ class Motet(nn.Module):
         pooled = self._pooled(self._own(x, layout, plans), layout)
         return self._embeddings(pooled, batch, layout.present())
 
+    def encode_tokens(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """Every token by itself in the shared space: (counts[m], E) per modality, of unit length.
+
+        What late interaction compares (see `motet.predictor.late`). For the error see `encode`.
+        """
+        if not len(self.space):
+            raise ConfigError("this model has no shared space: it was built with contrastive=false.")
+        layout, out = batch.layout, {}
+        plans = self.mot.plans(layout, own_only=True) if layout.tokens else None
+        own = self._own(self._embed(batch), layout, plans)
+        for m, head in self.space.items():
+            assert isinstance(head, EmbeddingHead)
+            states = self.pool[m].norm(own[layout.slice_of(m)])
+            out[m] = head.each(states, batch.values[m] if head.direct is not None else None)
+        return out
+
     def _embed(self, batch: TokenBatch) -> Tensor:
         if batch.layout.modalities != self.modalities:
             raise MismatchError(

@@ -272,12 +272,21 @@ class Output:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer of a search, best first. `score` is the cosine; `fields` the row's metadata."""
+    """One answer of a search, best first. `score` is the cosine; `fields` the row's metadata.
+
+    match: the probability that query and row belong together, if one of two such pairs does. above: the
+    share of unrelated pairs that are less alike. Both as the model's validation rows have it (see
+    `motet.tasks.scores`), and None for a query of several parts or a vector. late: the score of token
+    against token, where the search was asked to re-rank by it.
+    """
 
     id: str
     score: float
     modality: str
     fields: Mapping[str, Any]
+    match: float | None = None
+    above: float | None = None
+    late: float | None = None
 
 
 def _index_within(group: Tensor) -> Tensor:

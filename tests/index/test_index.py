@@ -15,6 +15,7 @@ from motet.index import Added, Index
 from motet.index.page import search_page
 from motet.predictor.cells import Broken
 from motet.predictor.inputs import Entry
+from motet.tasks.scores import Scores
 from motet.types import Hit
 
 WIDTH = 16
@@ -33,6 +34,7 @@ class WordModel:
 
     def __init__(self, folder: Path, fingerprint: str = "a" * 64) -> None:
         self.folder, self.fingerprint, self.width, self.encoded = folder, fingerprint, WIDTH, 0
+        self.scores = Scores()
 
     def entries(self, rows: Sequence[Mapping[str, Any]], *, root: Any = None) -> list[Entry]:
         made = []
@@ -53,6 +55,9 @@ class WordModel:
             else {m: vector_of(cell) for m, cell in entry.cells.items()}
             for entry in entries
         ]
+
+    def heard(self, input: Any) -> tuple[str, ...]:
+        return ("title",)
 
     def encode_query(self, queries: Sequence[str]) -> np.ndarray:
         return np.stack([vector_of(query) for query in queries])
@@ -141,7 +146,7 @@ def test_a_page_shows_what_was_found_and_needs_no_network(tmp_path: Path) -> Non
     html = search_page(
         "a <dress>", [Hit("1", 0.5, "picture", fields), Hit("2", 0.25, "name", {"name": None})]
     )
-    assert html.count("<article") == 2 and html.count("data:image/webp") == 1
+    assert html.count('<li class="hit"') == 2 and html.count("data:image/webp") == 1
     assert "&lt;b&gt;dress" in html and "<b>dress" not in html and "/nowhere/x.png" in html
     assert "http" not in html.replace("http-equiv", "")
     assert "Nothing was found" in search_page("x", [])

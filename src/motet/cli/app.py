@@ -12,6 +12,7 @@ from motet.cli.convert import convert
 from motet.cli.demo import demo
 from motet.cli.evaluate import evaluate
 from motet.cli.explain import explain
+from motet.cli.export import export
 from motet.cli.fit import fit
 from motet.cli.index import index
 from motet.cli.predict import predict
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, convert, fit, evaluate, predict, index, search, explain, builtin):
+for command in (demo, check, convert, fit, evaluate, predict, index, search, explain, export, builtin):
     app.command()(command)
 
 

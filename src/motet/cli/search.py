@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from motet.cli.output import emit, say, table
+
+if TYPE_CHECKING:
+    from motet.types import Hit
 
 
 def search(
@@ -29,16 +33,28 @@ def search(
     distinct: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Only the best row of each value, such as group.")
     ] = None,
+    rerank: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Compare the N nearest token by token, and reorder them.")
+    ] = 0,
     html: Annotated[Path | None, typer.Option(help="Write a page of pictures and players here.")] = None,
     open: Annotated[bool, typer.Option("--open", help="Show that page in the browser.")] = False,
     model: Annotated[Path | None, typer.Option(help="The index's model, if it has moved.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
 ) -> None:
     """Find the rows of an index that are nearest to texts, files or another row."""
+    from dataclasses import asdict
+
     from motet.index import Index
 
     hits = Index.open(index, model).search(
-        query or None, like=like, top=top, offset=offset, modality=modality, where=where, distinct=distinct
+        query or None,
+        like=like,
+        top=top,
+        offset=offset,
+        modality=modality,
+        where=where,
+        distinct=distinct,
+        rerank=rerank,
     )
     if html is not None or open:
         from motet.explain.report import write_page
@@ -51,19 +67,20 @@ def search(
             typer.launch(str(page))
     if json:
         for rank, hit in enumerate(hits, offset + 1):
-            emit(
-                {
-                    "rank": rank,
-                    "id": hit.id,
-                    "score": hit.score,
-                    "modality": hit.modality,
-                    "fields": hit.fields,
-                }
-            )
+            emit({"rank": rank, **asdict(hit)})
         return
+    _show(hits, offset)
+
+
+def _show(hits: Sequence[Hit], offset: int) -> None:
+    """A table; columns of scores that no hit has are left out."""
+    match, late = (any(getattr(hit, name) is not None for hit in hits) for name in ("match", "late"))
     names = list(dict.fromkeys(name for hit in hits for name in hit.fields))
-    rows = [
-        [str(rank), f"{hit.score:.3f}", hit.modality, hit.id, *(hit.fields.get(name) for name in names)]
-        for rank, hit in enumerate(hits, offset + 1)
-    ]
-    table(["", "score", "by", "row", *names], rows)
+    head = ["", "score", *(["match"] if match else []), *(["late"] if late else []), "by", "row", *names]
+    rows = []
+    for rank, hit in enumerate(hits, offset + 1):
+        scores = [f"{hit.score:.3f}"]
+        scores += ["" if hit.match is None else f"{hit.match:.0%}"] if match else []
+        scores += ["" if hit.late is None else f"{hit.late:.3f}"] if late else []
+        rows.append([str(rank), *scores, hit.modality, hit.id, *(hit.fields.get(name) for name in names)])
+    table(head, rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -26,6 +24,7 @@ from motet.index.address import (
     unfinished,
     write_pointer,
 )
+from motet.index.asking import best_of_each, is_vector, judged, parts_of, reranked, row_vector, unit
 from motet.index.durable import lock, writing
 from motet.index.filter import Filter, parse_filter
 from motet.index.store import Row, Store
@@ -217,6 +216,7 @@ class Index:
         modality: str | None = None,
         where: str | None = None,
         distinct: str | None = None,
+        rerank: int = 0,
     ) -> list[Hit]:
         """The `top` rows nearest to a query by cosine, best first.
 
@@ -225,29 +225,50 @@ class Index:
         like: the id of a row ("more like this"), alone or as one more part of the sum. offset: leave
         out that many of the best (paging). modality: what is compared, and comes back; without it,
         whichever of a row's modalities is nearest. where: see `motet.index.filter`. distinct: a field
-        such as "group", of whose equal values only the best row counts.
+        such as "group", of whose equal values only the best row counts. rerank: that many of the nearest
+        are read again and put in order token against token, see `motet.predictor.late`.
 
         Raises:
             ConfigError: an unknown id, modality or field; a filter or query that cannot be read.
         """
-        if top < 1 or offset < 0:
-            raise ConfigError(f"top={top}, offset={offset}: must be at least 1 and 0.")
+        if top < 1 or min(offset, rerank) < 0:
+            raise ConfigError(f"top={top}, offset={offset}, rerank={rerank}: must be at least 1, 0 and 0.")
         if query is None and like is None:
             raise ConfigError("search: give a query, or the id of a row as `like`.")
         self.refresh()
         if modality is not None and not self._store.has_modality(modality) and len(self._store):
             kept = self._store.modalities()
             raise ConfigError(f"modality {modality!r}: {self.path} holds {', '.join(sorted(kept))}.")
-        wanted, vector = self._filter(where), self._vector(query, like)
+        wanted, parts = self._filter(where), parts_of(query)
+        row = None if like is None else self._row(like)
+        vector = self._vector(parts, row)
         if distinct is not None:
             self._known({distinct}, f"distinct {distinct!r}")
-        need = offset + top
+        need = max(offset + top, rerank)
+        hits = self._nearest(vector, need, like, modality=modality, where=wanted, distinct=distinct)
+        if rerank:
+            hits = [*reranked(hits[:rerank], parts, row, self.model), *hits[rerank:]]
+        hits = hits[offset : offset + top]
+        single = like is None and len(parts) == 1 and not is_vector(parts[0], len(vector))
+        return judged(hits, parts[0], self.model) if single else hits
+
+    def _nearest(
+        self,
+        vector: np.ndarray,
+        need: int,
+        like: str | None,
+        *,
+        modality: str | None,
+        where: Filter | None,
+        distinct: str | None,
+    ) -> list[Hit]:
+        """At least `need` hits where there are so many, without the row `like`."""
         count = need + (like is not None)
         while True:
-            found = self._store.search(vector, count, modality=modality, where=wanted)
-            hits = _best_of_each([hit for hit in found if hit.id != like], distinct)
+            found = self._store.search(vector, count, modality=modality, where=where)
+            hits = best_of_each([hit for hit in found if hit.id != like], distinct)
             if len(hits) >= need or len(found) < count:
-                return hits[offset:need]
+                return hits
             count *= 4
 
     def _filter(self, where: str | None) -> Filter | None:
@@ -265,19 +286,21 @@ class Index:
                 f"{what}: no row has a field {unknown[0]!r}. There are: {', '.join(sorted(known))}."
             )
 
-    def _vector(self, query: Any, like: str | None) -> np.ndarray:
+    def _row(self, id: str) -> Row:
+        row = self._store.get(id)
+        if row is None:
+            raise ConfigError(f"{self.path}: no row has the id {id!r}.")
+        return row
+
+    def _vector(self, parts: Sequence[Any], like: Row | None) -> np.ndarray:
         """(E,) of unit length: the sum of the parts, each of unit length."""
-        parts = [] if query is None else query if isinstance(query, list) else [query]
-        total = np.zeros(self._pointer.model.width, np.float32)
-        for part in parts:
-            is_vector = isinstance(part, np.ndarray) and part.shape == total.shape
-            total += _unit(part) if is_vector else self.model.encode_query([part])[0]
+        width = self._pointer.model.width
+        vectors = [
+            unit(part) if is_vector(part, width) else self.model.encode_query([part])[0] for part in parts
+        ]
         if like is not None:
-            row = self._store.get(like)
-            if row is None:
-                raise ConfigError(f"{self.path}: no row has the id {like!r}.")
-            total += _unit(np.sum(list(row.vectors.values()), axis=0))
-        return _unit(total)
+            vectors.append(row_vector(like))
+        return unit(np.sum(vectors, axis=0))
 
     def get(self, id: str) -> Row | None:
         """The row of this id: its fields and its vectors."""
@@ -293,28 +316,6 @@ class Index:
         """Bring what speeds up searching up to date; `add` ends with it. Rows are on disk before."""
         with lock(self.path):
             self._store.flush()
-
-
-def _best_of_each(hits: Sequence[Hit], field: str | None) -> list[Hit]:
-    """Hits without those whose field has the value of a better one; empty values are all different."""
-    if field is None:
-        return list(hits)
-    seen: set[str] = set()
-    kept = []
-    for hit in hits:
-        value = hit.fields.get(field)
-        key = json.dumps(value)
-        if value is None or key not in seen:
-            kept.append(hit)
-        seen.add(key)
-    return kept
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    norm = float(np.linalg.norm(vector))
-    if not math.isfinite(norm) or norm == 0:
-        raise ConfigError("search: the query vector must hold finite numbers, not all zero.")
-    return (vector / norm).astype(np.float32)
 
 
 def _ref(path: Path, model: Predictor) -> ModelRef:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
@@ -9,22 +10,47 @@ from pathlib import Path
 from typing import Any
 
 from motet.errors import DataError
-from motet.explain.media import SOUND_TYPES, picture_uri, player
+from motet.explain.media import picture_uri
 from motet.explain.style import Section, page
 from motet.types import Hit
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PLAYED = {
+    ".wav": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+}
 MOST = 200  # cells of media on one page, which carries them all
-_CARD = (
-    "display:flex; gap:1.25rem; align-items:flex-start; padding:1rem 0; border-bottom:1px solid var(--line)"
-)
+LARGEST = 4 << 20  # bytes of one sound or clip; larger ones are named
+_STYLE = """<style>
+.hits { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr)); gap:1.25rem;
+  list-style:none; padding:0; margin:1.5rem 0 0 }
+.hit { display:flex; flex-direction:column; background:var(--panel); border:1px solid var(--line);
+  border-radius:10px; overflow:hidden }
+.hit img, .hit video { display:block; width:100%; aspect-ratio:1; object-fit:contain; background:#fff }
+.hit video { background:#000; aspect-ratio:16/9 }
+.hit audio { width:calc(100% - 1.5rem); margin:.75rem .75rem 0 }
+.hit div { padding:.75rem 1rem 1rem; overflow-wrap:anywhere }
+.hit h3 { margin:0; font-size:1rem } .hit p { margin:.15rem 0 0 }
+.hit dl { margin:.5rem 0 0; font-size:.88rem; display:grid; grid-template-columns:auto 1fr; gap:.1rem .75rem }
+.hit dt { color:var(--soft) } .hit dd { margin:0 } .hit details { margin-top:.5rem }
+@media (max-width:30rem) { .hits { grid-template-columns:1fr 1fr; gap:.75rem } .hit dl { display:block } }
+</style>"""
 
 
-def search_page(title: str, hits: Sequence[Hit]) -> str:
-    """A self-contained HTML page of `hits`, best first. Media that are gone or broken are named."""
-    left = MOST
-    cards = []
-    for rank, hit in enumerate(hits, 1):
+def search_page(title: str, hits: Sequence[Hit], *, first: int = 1) -> str:
+    """A self-contained HTML page of `hits`, best first. Media that are gone or broken are named.
+
+    first: the place of the first hit, where this is not the first page.
+    """
+    left, cards = MOST, []
+    for rank, hit in enumerate(hits, first):
         shown, texts = [], []
         for name, cell in hit.fields.items():
             media = _media(name, cell, hit.id) if left > 0 else ""
@@ -32,30 +58,62 @@ def search_page(title: str, hits: Sequence[Hit]) -> str:
                 left -= 1
                 shown.append(media)
             elif cell is not None:
-                texts.append(f"<dt>{escape(name)}</dt><dd>{escape(str(cell))}</dd>")
-        cards.append(
-            f'<article style="{_CARD}"><div>{"".join(shown)}</div><div><h3 style="margin:0">'
-            f"{rank}. {escape(hit.id)}</h3>"
-            f'<p class="note">{_score(hit)}, by {escape(hit.modality)}</p>'
-            f"<dl>{''.join(texts)}</dl></div></article>"
-        )
-    body = "".join(cards) or "<p>Nothing was found.</p>"
-    return page(title, [Section(f"{len(hits)} found", body)], lead="Best first.", foot="Made by Motet.")
+                texts.append((name, str(cell)))
+        cards.append(_card(rank, hit, "".join(shown), texts))
+    body = f'{_STYLE}<ol class="hits" start="{first}">{"".join(cards)}</ol>'
+    if not cards:
+        body = "<p>Nothing was found.</p>"
+    last = first + len(hits) - 1
+    head = f"The best {len(hits)}" if first == 1 else f"Places {first} to {last}"
+    return page(title, [Section(head, body, _legend(hits))], lead="Best first.", foot="Made by Motet.")
+
+
+def _card(rank: int, hit: Hit, media: str, texts: Sequence[tuple[str, str]]) -> str:
+    """A hit: its media, its text as the heading, and all else that is known of it."""
+    heading = next((text for name, text in texts if name == hit.modality or _is_prose(text)), hit.id)
+    rest = [("row", hit.id), *((name, text) for name, text in texts if text != heading)]
+    known = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rest)
+    return (
+        f'<li class="hit">{media}<div><h3>{rank}. {escape(heading)}</h3>'
+        f'<p class="note">{_score(hit)}</p>'
+        f"<details><summary>more</summary><dl>{known}</dl></details></div></li>"
+    )
+
+
+def _is_prose(text: str) -> bool:
+    return " " in text.strip() and not Path(text).suffix[1:].isalnum()
 
 
 def _score(hit: Hit) -> str:
-    return f"cosine {hit.score:.3f}"
+    said = "" if hit.match is None else f"match {hit.match:.0%}, "
+    late = "" if hit.late is None else f", by token {hit.late:.3f}"
+    return f"{said}cosine {hit.score:.3f}{late} by {escape(hit.modality)}"
+
+
+def _legend(hits: Sequence[Hit]) -> str:
+    """What the percentage means, where there is one."""
+    if all(hit.match is None for hit in hits):
+        return ""
+    return (
+        "“Match” is the probability that the two belong together if one of two such pairs does, learned from "
+        "the cosines of related and unrelated rows that the model was not trained on."
+    )
 
 
 def _media(name: str, cell: Any, id: str) -> str:
     """An element that carries the file a cell names; empty where it names none that can be shown."""
-    if not isinstance(cell, str) or not cell.lower().endswith((*PICTURES, *SOUND_TYPES)):
+    suffix = Path(cell).suffix.lower() if isinstance(cell, str) and len(cell) < 4096 else ""
+    if suffix not in PICTURES and suffix not in PLAYED:
         return ""
-    path = Path(cell)
+    path, label = Path(cell), escape(f"{name} of {id}")
     with suppress(DataError, OSError, ValueError):
         if not path.is_file():
             return ""
-        if cell.lower().endswith(PICTURES):
-            return f'<img class="thumb" src="{picture_uri(path)}" alt="{escape(f"{name} of {id}")}">'
-        return player(path, f"{name} of {id}")
+        if suffix in PICTURES:
+            return f'<img src="{picture_uri(path)}" alt="{label}" loading="lazy">'
+        if path.stat().st_size <= LARGEST:
+            kind = PLAYED[suffix]
+            uri = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            tag = kind.partition("/")[0]
+            return f'<{tag} controls preload="metadata" aria-label="{label}" src="{uri}"></{tag}>'
     return ""

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from motet.errors import ConfigError
 from motet.losses.contrastive import contrastive_loss, sigmoid_loss
@@ -48,6 +49,7 @@ class LossConfig:
     huber_delta: float = 1.0
     weights: dict[str, float] = field(default_factory=dict)
     balance: Literal["fixed", "uncertainty"] = "fixed"
+    matryoshka: tuple[int, ...] = ()
 
 
 class Objective(nn.Module):
@@ -129,16 +131,26 @@ class Objective(nn.Module):
         for index, (first, second) in enumerate(self.pairs):
             a, b = output.embeddings[first], output.embeddings[second]
             both = output.present[:, self.columns[first]] & output.present[:, self.columns[second]]
-            heat, weight = self.temperature[index], batch.weight
-            if self.config.contrastive == "sigmoid":
-                loss = sigmoid_loss(a, b, heat, self.bias[index], group=group, both=both, weight=weight)
-            else:
-                loss = contrastive_loss(a, b, heat, group=group, both=both, weight=weight)
+            loss = self._pair(index, a, b, group, both, batch.weight)
             parts[f"contrastive/{first}-{second}"] = loss
             losses.append(loss)
             active.append(both.sum() >= 2)
         parts["contrastive"] = torch.stack(losses).sum() / torch.stack(active).sum().clamp(min=1)
         return parts["contrastive"]
+
+    def _pair(
+        self, index: int, a: Tensor, b: Tensor, group: Tensor | None, both: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """The loss of one pair of modalities, a and b (B, E): the mean over the prefixes that are to work."""
+        heat, losses = self.temperature[index], []
+        for dims in (*self.config.matryoshka, a.shape[1]):
+            x, y = (a, b) if dims == a.shape[1] else (normalize(v[:, :dims], dim=1) for v in (a, b))
+            if self.config.contrastive == "sigmoid":
+                bias = self.bias[index]
+                losses.append(sigmoid_loss(x, y, heat, bias, group=group, both=both, weight=weight))
+            else:
+                losses.append(contrastive_loss(x, y, heat, group=group, both=both, weight=weight))
+        return torch.stack(losses).mean()
 
     def _task(self, task: TaskSpec, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         config = self.config
@@ -226,6 +238,12 @@ def _check(config: LossConfig, model: MotetConfig) -> None:
             raise ConfigError(
                 f"loss.class_weights: {name!r} needs to be a task, with one weight for each class."
             )
+    wrong = [d for d in config.matryoshka if not 1 <= d < model.embedding]
+    if wrong or len(set(config.matryoshka)) < len(config.matryoshka):
+        raise ConfigError(
+            f"loss.matryoshka: {list(config.matryoshka)} must be different numbers of first dimensions, 1 "
+            f"to less than model.embedding={model.embedding}, such as [16, 32, 64]."
+        )
     if not LOWEST_TEMPERATURE <= config.temperature <= HIGHEST_TEMPERATURE:
         raise ConfigError(
             f"loss.temperature: {config.temperature} is not within "

@@ -63,6 +63,13 @@ class EmbeddingHead(nn.Module):
         y = y if y.dtype == torch.float64 else y.float()  # half precision would spoil the length
         return F.normalize(y, dim=-1) * present[:, None]
 
+    def each(self, states: Tensor, features: Tensor | None) -> Tensor:
+        """Every token by itself: states (n, D), features (n, direct) or None -> (n, E) of unit length."""
+        y = self.project(states)
+        if self.direct is not None and self.norm is not None and features is not None:
+            y = self.gate * y + self.direct(self.norm(features))
+        return F.normalize(y if y.dtype == torch.float64 else y.float(), dim=-1)
+
 
 class TaskHead(nn.Module):
     """One vector a sample to one task's logits (B, classes) or, with `outputs=1`, numbers (B,).

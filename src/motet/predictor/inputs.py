@@ -48,7 +48,7 @@ def is_table(input: Any) -> bool:
 
 
 def entry_of(value: Any, processors: Mapping[str, Processor], *, where: str = "input") -> Entry:
-    """One input: a text, a file, a picture or array, or a mapping of column or modality to one of these.
+    """One input: a text, a file, a picture or array, or a mapping to these from column, modality or kind.
 
     A text goes to the model's text modality, a file to the modality of its kind, which its content says.
 
@@ -59,6 +59,10 @@ def entry_of(value: Any, processors: Mapping[str, Processor], *, where: str = "i
     if isinstance(value, Mapping):
         names = {modality_name(str(key)): key for key in value}
         names |= {f"{name}_sound": key for name, key in names.items()}  # the sound track of a clip
+        for key in value:  # {"image": ...} for the only pictures of a model that calls them "photo"
+            kin = [m for m, p in processors.items() if p.kind == key]
+            if key not in processors and len(kin) == 1:
+                names.setdefault(kin[0], key)
         cells = {m: _free(value[names[m]], p, where) for m, p in processors.items() if m in names}
         if not cells and value:
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from motet import config
 from motet.data.collate import collate
@@ -14,7 +14,7 @@ from motet.errors import ConfigError, DataError
 from motet.explain.item import Explained, Media, explain_sample
 from motet.explain.occlusion import meeting
 from motet.predictor.cells import Broken, read_entries
-from motet.predictor.inputs import Entry, entry_of
+from motet.predictor.inputs import Entry, entry_of, is_table
 from motet.predictor.predictor import Predictor
 from motet.types import TokenBatch
 
@@ -43,6 +43,24 @@ def explain_entry(
         return explained
     found = meeting(predictor.model, batch, _batch(predictor, against), result_modality=against_modality)
     return replace(explained, meeting=found, against=_shown(predictor, against))
+
+
+def one_entry(predictor: Predictor, input: Any, row: str | None) -> Entry:
+    """An input to explain; of a table, the row with this id, else its first.
+
+    Raises:
+        ConfigError: no such row, or no modality for the input.
+        DataError: the input cannot be read.
+    """
+    if not is_table(input):
+        if row is not None:
+            raise ConfigError(f"row {row!r}: only a table has rows; the input is one thing.")
+        return entry_of(input, predictor.processors)
+    entries = predictor.entries(input)
+    found = entries[0] if row is None else next((entry for entry in entries if entry.id == row), None)
+    if found is None:
+        raise ConfigError(f"{input}: no row has the id {row!r}.")
+    return found
 
 
 def result_of(predictor: Predictor, index: Index, id: str) -> Entry:

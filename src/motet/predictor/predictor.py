@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from motet.data.cache import FeatureCache, default_cache
 from motet.data.collate import collate
@@ -21,11 +20,13 @@ from motet.data.table import Table, open_table
 from motet.errors import ConfigError, DataError
 from motet.model import Motet, TaskSpec
 from motet.predictor import hub
-from motet.predictor.cells import Broken, keys_of, read_entries
-from motet.predictor.inputs import Entry, entry_of, is_table
+from motet.predictor.answers import prediction
+from motet.predictor.cells import Broken, cell_of, keys_of, read_entries
+from motet.predictor.inputs import Entry, entry_of
 from motet.predictor.stored import Judged, choose_device, open_model
 from motet.predictor.tables import TableEntries, rows_of
 from motet.predictor.vectors import Precision, similarity, smaller
+from motet.tasks.scores import Scores
 from motet.types import Sample, TokenBatch
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Predictor:
         folder: Path,
         fingerprint: str,
         judged: Judged | None = None,
+        scores: Scores | None = None,
     ) -> None:
         self.model = model.eval()
         self.processors = dict(processors)
@@ -59,6 +61,7 @@ class Predictor:
         self.folder = folder
         self.fingerprint = fingerprint
         self.judged = judged
+        self.scores = scores or Scores()
         self.cache = FeatureCache(default_cache())
 
     @classmethod
@@ -78,6 +81,7 @@ class Predictor:
             folder=stored.path,
             fingerprint=stored.fingerprint,
             judged=stored.judged,
+            scores=stored.scores,
         )
 
     @classmethod
@@ -144,21 +148,7 @@ class Predictor:
     def _predictions(self, entries: Iterable[Entry], *, strict: bool) -> Iterator[dict[str, Any]]:
         self._needs_task()
         for number, (entry, sample, output, i) in enumerate(self._run(entries, self.model, strict=strict)):
-            empty: dict[str, Any] = {
-                "id": entry.id or str(number),
-                "label": None,
-                "scores": {},
-                "modalities": [],
-            }
-            if isinstance(sample, Broken):
-                yield empty | {"status": f"{entry.where}: column {sample.column!r}: {sample.error}"}
-            elif output is None:
-                yield empty | {"status": "missing"}
-            else:
-                answers = {t.name: _answer(t, output.predictions[t.name][i]) for t in self.tasks}
-                more = {"tasks": answers} if len(answers) > 1 else {}
-                heard = [m for m in self.modalities if m in sample.pieces]
-                yield empty | answers[self.tasks[0].name] | {"modalities": heard, **more, "status": "ok"}
+            yield prediction(entry, number, sample, output, i, tasks=self.tasks, modalities=self.modalities)
 
     def _needs_task(self) -> None:
         if not self.tasks:
@@ -186,7 +176,7 @@ class Predictor:
             ConfigError: the model has no shared space, or no modality for an input; wrong dims.
             DataError: an input cannot be read, or is empty.
         """
-        self._needs_space()
+        self.needs_space()
         single = not isinstance(inputs, Sequence) or isinstance(inputs, str | tuple)
         items = [inputs] if single else list(inputs)
         entries = [entry_of(item, self.processors, where=f"input {i}") for i, item in enumerate(items)]
@@ -208,8 +198,13 @@ class Predictor:
         self, entries: Sequence[Entry], *, batch: int = BATCH
     ) -> list[dict[str, np.ndarray] | Broken]:
         """modality -> (E,) for each entry, empty where it has none, or why it cannot be read."""
-        self._needs_space()
+        self.needs_space()
         return list(self._vectors(entries, strict=False, batch=batch))
+
+    def heard(self, input: Any) -> tuple[str, ...]:
+        """The modalities that `encode` would read of an input; see `entry_of` for the errors."""
+        entry = entry_of(input, self.processors)
+        return tuple(m for m, p in self.processors.items() if cell_of(entry, m, p)[0] is not None)
 
     def keys(self, entry: Entry) -> dict[str, str] | Broken:
         """modality -> a digest of the cell's content, files included."""
@@ -226,7 +221,7 @@ class Predictor:
             else:
                 yield {m: output[m][i].float().cpu().numpy() for m in sample.pieces}
 
-    def _needs_space(self) -> None:
+    def needs_space(self) -> None:
         if not self.width:
             raise ConfigError(
                 f"{self.folder}: was trained without a shared space, so it cannot encode. "
@@ -321,39 +316,12 @@ class Predictor:
             DataError: the input cannot be read, or is empty.
         """
         from motet.explain.report import Explanation
-        from motet.predictor.look import explain_entry, result_of
+        from motet.predictor.look import explain_entry, one_entry, result_of
 
         if (index is None) != (against is None):
             raise ConfigError("explain: an index and the id of its row go together: --index with --against.")
         other = None
         if index is not None and against is not None:
-            self._needs_space()
+            self.needs_space()
             other = result_of(self, index, against)
-        return Explanation(explain_entry(self, self._entry(input, row), against=other))
-
-    def _entry(self, input: Any, row: str | None) -> Entry:
-        if not is_table(input):
-            if row is not None:
-                raise ConfigError(f"row {row!r}: only a table has rows; the input is one thing.")
-            return entry_of(input, self.processors)
-        entries = self.entries(input)
-        if row is None:
-            return entries[0]
-        found = next((entry for entry in entries if entry.id == row), None)
-        if found is None:
-            raise ConfigError(f"{input}: no row has the id {row!r}.")
-        return found
-
-
-def _answer(task: TaskSpec, prediction: Tensor) -> dict[str, Any]:
-    """prediction: (classes,) logits or () a number. Of several labels at once, those likelier than not."""
-    if task.kind == "number":
-        return {"label": float(prediction), "scores": {}}
-    if task.kind == "multilabel":
-        chances = dict(zip(task.classes, prediction.float().sigmoid().tolist(), strict=True))
-        return {"label": [name for name, chance in chances.items() if chance > 0.5], "scores": chances}
-    scores = prediction.float().softmax(-1).tolist()
-    return {
-        "label": task.classes[int(np.argmax(scores))],
-        "scores": dict(zip(task.classes, scores, strict=True)),
-    }
+        return Explanation(explain_entry(self, one_entry(self, input, row), against=other))

@@ -18,6 +18,7 @@ from motet.data.processor import Processor, load_processor
 from motet.errors import ConfigError, DataError
 from motet.model import Motet, MotetConfig
 from motet.nn.backbones import load_encoder
+from motet.tasks.scores import Scores
 from motet.types import Kind
 
 
@@ -39,6 +40,7 @@ class Stored:
     processors: Mapping[str, Processor]
     columns: Columns
     judged: Judged | None
+    scores: Scores
     fingerprint: str
 
 
@@ -55,13 +57,14 @@ def open_model(folder: str | Path) -> Stored:
     config = from_dict(MotetConfig, config_json["model"], where=where)
     columns = from_dict(Columns, config_json["columns"], where=where)
     judged = from_dict(Judged, config_json["judged"], where=where) if "judged" in config_json else None
+    scores = from_dict(Scores, config_json["scores"], where=where) if "scores" in config_json else Scores()
     model = Motet(config)
     load_state(model, stored.tensors, where=stored.path)
     around = context_names([spec.name for spec in config.modalities], columns)
     processors = {
         spec.name: _processor(stored, spec.name) for spec in config.modalities if spec.name not in around
     }
-    return Stored(stored.path, model, processors, columns, judged, _fingerprint(stored))
+    return Stored(stored.path, model, processors, columns, judged, scores, _fingerprint(stored))
 
 
 def _processor(stored: Folder, name: str) -> Processor:

@@ -26,20 +26,38 @@ def evaluate_retrieval(embeddings: Mapping[str, Array], samples: Sequence[Sample
     (two rows with the same caption, say).
     """
     samples = samples[:MAX_GALLERY]
-    keys = {m: [_key(sample.pieces.get(m)) for sample in samples] for m in embeddings}
-    groups = _numbers([sample.group or f"\0{i}" for i, sample in enumerate(samples)])
+    rows = Belonging(samples, tuple(embeddings))
     found = []
     for a, b in permutations(embeddings, 2):
-        has = np.array([k is not None for k in keys[b]], dtype=bool)
-        both = has & np.array([k is not None for k in keys[a]], dtype=bool)
-        q, g = np.flatnonzero(both), np.flatnonzero(has)
-        match = groups[q][:, None] == groups[g]
-        for m in (a, b):
-            same = _numbers([k or f"\0{i}" for i, k in enumerate(keys[m])])
-            match |= same[q][:, None] == same[g]
+        q, g = np.flatnonzero(rows.has[a] & rows.has[b]), np.flatnonzero(rows.has[b])
+        match = rows.together(a, b, q, g)
         measured = retrieval_metrics(embeddings[a][q], embeddings[b][g], match) if len(q) else {"n": 0}
         found.append({"query": a, "answer": b} | measured)
     return found
+
+
+class Belonging:
+    """Which rows belong together: those of one group, and those that hold the same.
+
+    has[m]: (N,) bool, which samples have modality m.
+    """
+
+    def __init__(self, samples: Sequence[Sample], modalities: Sequence[str]) -> None:
+        keys = {m: [_key(sample.pieces.get(m)) for sample in samples] for m in modalities}
+        self.has = {m: np.array([k is not None for k in own], dtype=bool) for m, own in keys.items()}
+        self.groups = _numbers([sample.group or f"\0{i}" for i, sample in enumerate(samples)])
+        self.contents = {m: _numbers([k or f"\0{i}" for i, k in enumerate(own)]) for m, own in keys.items()}
+
+    def together(self, a: str, b: str, q: Array, g: Array) -> Array:
+        """(Q, G) bool for rows `q` (Q,) as queries of modality `a`, rows `g` (G,) as items of `b`."""
+        same = self.groups[q][:, None] == self.groups[g]
+        for m in (a, b):
+            same |= self.equal(m, q, g)
+        return same
+
+    def equal(self, m: str, q: Array, g: Array) -> Array:
+        """(Q, G) bool: which rows hold the same in modality `m`."""
+        return self.contents[m][q][:, None] == self.contents[m][g]
 
 
 def _key(piece: Piece | None) -> str | None:

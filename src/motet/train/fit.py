@@ -21,7 +21,8 @@ from motet.losses import LossConfig, Objective
 from motet.model import Motet, TaskSpec
 from motet.tasks.calibrate import calibrate
 from motet.tasks.card import model_card
-from motet.tasks.evaluate import evaluate
+from motet.tasks.evaluate import ask, evaluate
+from motet.tasks.scores import Scores, learn_scores, measure_scores
 from motet.train.distributed import join, put_together
 from motet.train.loop import Best, train
 from motet.train.modulate import check_modulation
@@ -178,9 +179,13 @@ def _finish(
     """Judge the best weights once, on rows that chose nothing, and write the model's files into the run."""
     name, judged = next((n, part) for n, part in data.named() if part is not None)
     samples = [judged[i] for i in range(len(judged))]
-    val = data.val if data.val is not None else ()
-    calibration = calibrate(model, [val[i] for i in range(len(val))], samples)
+    val = [data.val[i] for i in range(len(data.val))] if data.val is not None else []
+    calibration = calibrate(model, val, samples)
     metrics = {"part": name} | evaluate(model, samples, progress=reporter) | {"calibration": calibration}
+    scores = Scores()
+    if model.config.contrastive and val:
+        scores = learn_scores(ask(model, val).embeddings, val)
+        metrics["scores"] = measure_scores(scores, ask(model, samples).embeddings, samples)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     training = {
         **{"epochs": best.epochs, "steps": best.steps, "best_step": best.step, "seconds": seconds},
@@ -208,6 +213,7 @@ def _finish(
             "columns": configs.to_dict(data.columns),
             # `evaluate` on the very table of the training then knows which rows it may judge by.
             "judged": {"table": data.source.fingerprint, "part": name, "rows": list(judged.rows)},
+            "scores": configs.to_dict(scores),
         },
         "processors.json": {n: p.to_dict() for n, p in data.processors.items()},
         "metrics.json": {**metrics, "training": training, "counts": counts, "dataset": dataset},

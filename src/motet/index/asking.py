@@ -1,0 +1,82 @@
+"""What a search asks for, and how its answers are read: one vector from all parts, cosines judged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from motet.errors import ConfigError
+from motet.index.store import Row
+from motet.types import Hit
+
+if TYPE_CHECKING:
+    from motet.predictor import Predictor
+
+
+def parts_of(query: Any) -> list[Any]:
+    """A list is several things, whose sum is looked for; all else is one."""
+    return [] if query is None else query if isinstance(query, list) else [query]
+
+
+def is_vector(part: Any, width: int) -> bool:
+    return isinstance(part, np.ndarray) and part.shape == (width,)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    norm = float(np.linalg.norm(vector))
+    if not math.isfinite(norm) or norm == 0:
+        raise ConfigError("search: the query vector must hold finite numbers, not all zero.")
+    return (vector / norm).astype(np.float32)
+
+
+def row_vector(row: Row) -> np.ndarray:
+    """(E,): all that is known of a row, as one vector."""
+    return unit(np.sum(list(row.vectors.values()), axis=0))
+
+
+def best_of_each(hits: Sequence[Hit], field: str | None) -> list[Hit]:
+    """Hits without those whose field has the value of a better one; empty values are all different."""
+    if field is None:
+        return list(hits)
+    seen: set[str] = set()
+    kept = []
+    for hit in hits:
+        value = hit.fields.get(field)
+        key = json.dumps(value)
+        if value is None or key not in seen:
+            kept.append(hit)
+        seen.add(key)
+    return kept
+
+
+def judged(hits: Sequence[Hit], part: Any, model: Predictor) -> list[Hit]:
+    """The hits with what their cosines mean, for a query of one part that is read as one modality."""
+    heard = model.heard(part)
+    if len(heard) != 1:
+        return list(hits)
+    pairs = [model.scores.of(heard[0], hit.modality) for hit in hits]
+    return [
+        hit if pair is None else replace(hit, match=pair.match(hit.score), above=pair.above(hit.score))
+        for hit, pair in zip(hits, pairs, strict=True)
+    ]
+
+
+def reranked(hits: Sequence[Hit], parts: Sequence[Any], like: Row | None, model: Predictor) -> list[Hit]:
+    """The hits by the sum of cosine and late interaction, best first; those that cannot be read again last.
+
+    Raises:
+        ConfigError: a part that is a vector, which has no tokens.
+    """
+    from motet.predictor.late import late_scores
+
+    asked = [*parts, *([like.fields] if like is not None else [])]
+    if any(is_vector(part, model.width) for part in asked):
+        raise ConfigError("search: a vector has no tokens to re-rank by. Give a text or a file instead.")
+    scores = late_scores(model, asked, [(hit.fields, hit.modality) for hit in hits])
+    made = [hit if late is None else replace(hit, late=late) for hit, late in zip(hits, scores, strict=True)]
+    return sorted(made, key=lambda hit: -math.inf if hit.late is None else hit.score + hit.late, reverse=True)
