@@ -260,8 +260,8 @@ def test_deletion_in_the_true_order_beats_random_and_reversed() -> None:
         return output.present[:, 1].double()
 
     planted = np.array([float(name == "picture") for name in found.modality])
-    right = dataclasses.replace(found, value=planted)
-    wrong = dataclasses.replace(found, value=1 - right.value)
+    right = dataclasses.replace(found, signed=planted)
+    wrong = dataclasses.replace(found, signed=1 - planted)
     good_test = deletion_test(model, batch, right, score, orders=8)
     bad_test = deletion_test(model, batch, wrong, score, orders=8)
     assert good_test.area > 0.1 > -0.05 > bad_test.area

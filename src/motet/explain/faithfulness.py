@@ -149,14 +149,15 @@ def deletion_tests(
 ) -> list[DeletionTest]:
     """Remove a sample's tokens in each view's order; all views meet the same random orders.
 
-    `views` are of one sample. The shortened copies go through the model as batches of samples. Steps
-    are single tokens at both ends and grow towards the middle; one token always stays. `orders` random
-    orders come as pairs, each with its reverse.
+    `views` are of one sample; the order is by `signed`: what speaks against the answer goes last. The
+    shortened copies go through the model as batches of samples. Steps are single tokens at both ends and
+    grow towards the middle; one token always stays. `orders` random orders come as pairs, each with its
+    reverse.
     """
     count = len(views[0].token)
     cut = _cuts(count, steps)
     shuffle = np.random.default_rng(seed)
-    ranks = [np.argsort(-view.value, kind="stable") for view in views]
+    ranks = [np.argsort(-view.signed, kind="stable") for view in views]
     ranks += [shuffle.permutation(count) for _ in range(max(1, orders // 2))]
     ranks = [order for rank in ranks for order in (rank, rank[::-1])]
     keep = np.ones((len(ranks), len(cut), count), dtype=bool)

@@ -7,7 +7,7 @@ layer, so that nothing of size tokens x tokens is held.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,16 @@ def rollout(captured: Capture, *, sample: int = 0) -> Importance:
 
 
 def gradient_rollout(captured: Capture, *, sample: int = 0) -> Importance:
-    """Rollout in which only attention that raised the score counts.
+    """Rollout in which only attention that raised the score counts, mixed half and half with the residual.
 
     `captured` must come from `capture(model, batch, score)`. The gradient with respect to a weight
     is the heard vector's gradient times the value it would bring, so no weights have to be kept.
 
-    Source: Chefer et al. 2021, arXiv:2103.15679, equations 5 and 6; the answer reads the last
-    tokens by gradient x what sets each apart from its modality's mean, where the paper has a class token.
+    Source: Chefer et al. 2021, arXiv:2103.15679, equation 5. Their update adds the weighted attention
+    to an identity; where many tokens are pooled, gradients are small and nothing but the identity would
+    remain, so each token's weighted attention is brought to a sum of one, as in `rollout`. The answer
+    reads the last tokens by gradient x what sets each apart from its modality's mean, where the paper
+    has a class token.
     """
     if captured.token_gradient is None:
         raise ConfigError("explain: gradient rollout needs capture(model, batch, score=...).")
@@ -89,9 +92,45 @@ def gradient_rollout(captured: Capture, *, sample: int = 0) -> Importance:
             rows = slice(start, start + len(weights))
             gradient = torch.einsum("rhk,thk->rht", layer.gradient[tokens[rows]], values)
             raised = (gradient * weights).clamp(min=0).mean(1).double().cpu()
-            brought += flow[rows] @ raised
-        flow = flow + brought
+            total = raised.sum(1)
+            brought += (flow[rows] / total.where(total > 0, torch.inf)) @ raised
+            brought[rows] += flow[rows].where(total <= 0, 0.0)  # nothing heard raised the score
+        flow = 0.5 * flow + 0.5 * brought
     return _importance("gradient rollout", captured, sample, tokens, flow)
+
+
+def input_gradient(
+    model: nn.Module,
+    batch: TokenBatch,
+    score: Score,
+    *,
+    at: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> tuple[Tensor, Tensor]:
+    """What enters the stack, (T, D), and there the gradient of each token's own sample's score, (T, D).
+
+    at: where the gradient is taken instead, as a function of what enters.
+    """
+    prefix = next(name for name, _ in model.named_modules() if ATTEND.search(name))
+    stack = model.get_submodule(prefix[: prefix.rindex("blocks")].rstrip("."))
+    entered: list[Tensor] = []
+
+    def replaced(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("start", args[3] if len(args) > 3 else 0):
+            return None  # a continuation: its input already comes from the replaced one
+        if not entered:
+            entered.append(at(args[0].detach()).requires_grad_())
+        return (entered[0], *args[1:]), kwargs
+
+    training = model.training
+    handle = stack.register_forward_pre_hook(replaced, with_kwargs=True)
+    try:
+        model.eval()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(score(model(batch)).sum(), entered)
+    finally:
+        handle.remove()
+        model.train(training)
+    return entered[0].detach(), gradient
 
 
 def integrated_gradients(
@@ -107,36 +146,17 @@ def integrated_gradients(
 
     Source: Sundararajan et al. 2017, arXiv:1703.01365.
     """
-    prefix = next(name for name, _ in model.named_modules() if ATTEND.search(name))
-    stack = model.get_submodule(prefix[: prefix.rindex("blocks")].rstrip("."))
-    seen: dict[str, Tensor] = {}
-    part = 1.0
-
-    def scaled(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        start = kwargs.get("start", args[3] if len(args) > 3 else 0)
-        if start:
-            return None  # a continuation: its input already comes from the scaled one
-        if "x" not in seen:
-            seen["gap"] = args[0].detach() - (mean := _modality_means(args[0].detach(), batch.layout))
-            seen["x"] = (mean + seen["gap"] * part).requires_grad_()
-        return (seen["x"], *args[1:]), kwargs
-
     total = torch.zeros(())
-    training = model.training
-    handle = stack.register_forward_pre_hook(scaled, with_kwargs=True)
-    try:
-        model.eval()
-        for step in range(steps):
-            seen, part = {}, (step + 0.5) / steps
-            with torch.enable_grad():
-                value = score(model(batch))[sample]
-                (gradient,) = torch.autograd.grad(value, seen["x"])
-            total = total + (gradient * seen["gap"]).sum(-1) / steps
-    finally:
-        handle.remove()
-        model.train(training)
-    tokens = _tokens(captured, sample)
-    return _importance("integrated gradients", captured, sample, tokens, total[tokens].double().cpu())
+    for step in range(steps):
+        part = (step + 0.5) / steps
+
+        def between(x: Tensor, part: float = part) -> Tensor:
+            return torch.lerp(_modality_means(x, batch.layout), x, part)
+
+        x, gradient = input_gradient(model, batch, score, at=between)
+        # x less the mean is a `part` of the whole way
+        total = total + (gradient * (x - _modality_means(x, batch.layout))).sum(-1) / (part * steps)
+    return importance_of("integrated gradients", captured, sample, total)
 
 
 def _modality_means(x: Tensor, layout: Layout) -> Tensor:
@@ -167,6 +187,12 @@ def _tokens(captured: Capture, sample: int) -> Tensor:
     if not len(tokens):
         raise ConfigError(f"explain: sample {sample} has no tokens, so nothing reached its answer.")
     return tokens
+
+
+def importance_of(method: str, captured: Capture, sample: int, values: Tensor) -> Importance:
+    """One sample's importance from a signed value a token of the whole batch, (T,)."""
+    tokens = _tokens(captured, sample)
+    return _importance(method, captured, sample, tokens, values[tokens].double().cpu())
 
 
 def _importance(method: str, captured: Capture, sample: int, tokens: Tensor, signed: Tensor) -> Importance:
