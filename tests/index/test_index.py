@@ -1,7 +1,10 @@
 """The index over a stand-in for a model: a text's vector is drawn from its words."""
 
 import hashlib
+import io
 import json
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,6 +179,43 @@ def test_rows_without_ids_are_known_by_their_content(index: Index) -> None:
     assert index.add(rows) == Added(added=2, unchanged=1)
     assert index.add(rows[:1]) == Added(unchanged=1)
     assert index.count() == 6
+
+
+def test_pictures_can_be_shown_without_their_files(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (800, 400), "green").save("hat.png")
+    index.add([{"id": "p", "title": "hat.png"}, {"id": "g", "title": "gone.png"}])
+    Path("hat.png").unlink()
+    found = index.thumbnails(["d1", "p", "g"])
+    assert found.keys() == {"p"}
+    small = Image.open(io.BytesIO(found["p"]))
+    assert small.size == (160, 80) and np.allclose(small.convert("RGB").getpixel((9, 9)), (0, 128, 0), atol=6)
+
+
+def test_what_is_encoded_is_written_while_the_next_batch_is(
+    tmp_path: Path, model: WordModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Index.create(tmp_path / "i", model)  # type: ignore[arg-type]
+    began, encode, write = threading.Event(), model.encode_entries, index._write
+    waited = []
+
+    def slow(*rows: Any) -> int:
+        began.set()
+        time.sleep(0.05)
+        return write(*rows)
+
+    def encoded(entries: Sequence[Entry]) -> list[Any]:
+        waited.append(model.encoded and began.wait(5))
+        return encode(entries)
+
+    monkeypatch.setattr(index, "_write", slow)
+    monkeypatch.setattr(model, "encode_entries", encoded)
+    rows = [{"id": str(i), "title": f"thing {i}"} for i in range(4)]
+    with pytest.raises(DataError, match="ids must differ"):
+        index.add([*rows, rows[0]], batch=2)
+    assert waited == [0, True] and index.count() == 4  # all that was encoded is there
 
 
 def test_deleted_rows_do_not_come_back(index: Index, model: WordModel) -> None:

@@ -25,6 +25,7 @@ WIDTH = 8
 NEEDS = {
     "exact": (),
     "lancedb": ("lancedb",),
+    "file": ("lancedb",),
     "qdrant": ("qdrant_client",),
     "milvus": ("pymilvus", "milvus_lite"),
 }
@@ -49,7 +50,7 @@ def row(i: int, *, seed: int | None = None, modalities: tuple[str, ...] = ("text
     seed = i if seed is None else seed
     vectors = {m: unit(1000 * k + seed) for k, m in enumerate(modalities)}
     fields = {"number": i} | FIELDS[i % len(FIELDS)]
-    return Row(f"r'{i}\"", f"digest{seed}", fields, vectors)
+    return Row(f"r'{i}\"", f"digest{seed}", fields, vectors, bytes([i]) * (i % 3))
 
 
 @pytest.fixture(scope="session")
@@ -76,12 +77,15 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=sorted(NEEDS))
 def address(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A store to test; Qdrant is its own client's in-process server, Milvus a server on this machine."""
+    """A store to test; Qdrant is its own client's in-process server, Milvus a server on this machine, and
+    `file://` an address that LanceDB opens as it does those of object stores."""
     missing = [name for name in NEEDS[request.param] if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{request.param}: {', '.join(missing)} is not installed (extras index, scale)")
     if request.param == "milvus":
         return str(request.getfixturevalue("milvus"))
+    if request.param == "file":
+        return f"file://{request.getfixturevalue('tmp_path') / 'bucket'}"
     if request.param == "qdrant":
         from qdrant_client import QdrantClient
 
@@ -200,9 +204,17 @@ def test_rows_come_back_as_they_were_given(opened: Opened) -> None:
         got = opened.first.get(id)
         assert got is not None and opened.first.get("nobody") is None
         for r in (got, back[id]):
-            assert (r.digest, r.fields) == (given.digest, given.fields)
+            assert (r.digest, r.fields, r.thumbnail) == (given.digest, given.fields, given.thumbnail)
             assert r.vectors.keys() == given.vectors.keys()
             assert all(np.allclose(r.vectors[m], given.vectors[m], atol=1e-6) for m in given.vectors)
+
+
+def test_thumbnails_are_kept_beside_the_rows(opened: Opened) -> None:
+    opened.first.write([row(i) for i in range(7)])
+    opened.first.write([row(4, seed=77, modalities=("image",))], delete=[row(2).id])
+    for store in (opened.first, opened.again()):
+        found = store.thumbnails([row(i).id for i in range(9)])
+        assert found == {row(i).id: row(i).thumbnail for i in (1, 4, 5)}
 
 
 def test_fields_that_come_later_are_known(opened: Opened) -> None:
@@ -229,7 +241,19 @@ def test_another_handle_sees_each_write(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize(
-    "store", ["lance", "milvus://", "qdrant://a b", "http://x", "milvus://h:1/x", "exact://x"]
+    "store",
+    [
+        "lance",
+        "milvus://",
+        "qdrant://a b",
+        "http://x",
+        "milvus://h:1/x",
+        "exact://x",
+        "s3://",
+        "file:",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/x?endpoint=y",
+    ],
 )
 def test_an_unknown_store_is_refused(store: str) -> None:
     with pytest.raises(ConfigError, match="There are: exact, lancedb"):

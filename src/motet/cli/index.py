@@ -49,6 +49,7 @@ def index(
     if store is not None and store.rstrip("/") != target.store:
         raise ConfigError(f"--store {store}: {out} is kept in {target.store}. Make another index for it.")
     added = Added() if table is None else target.add(table, progress=bar)
+    target.flush()
     bar.close()
     if json:
         emit({"index": str(out), "rows": target.count(), "store": target.store, **asdict(added)})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from motet.data.columns import modality_name
 from motet.data.quarantine import Quarantine
 from motet.errors import DataError
 from motet.index.store import Row, Store
+from motet.index.thumbnail import thumbnail_of
 from motet.predictor.cells import Broken
 from motet.predictor.inputs import Entry
 
@@ -42,8 +45,33 @@ class Adding:
         self.unchanged = self.empty = 0
         self._seen: dict[str, str] = {}
 
-    def rows(self, part: Sequence[Entry], store: Store) -> list[Row]:
-        """The rows to write for these entries, with a vector for every modality that they have.
+    def written(
+        self, entries: Iterator[Entry], batch: int, store: Store, write: Callable[[Sequence[Row]], int]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Of each batch, once it is on disk: its entries, the rows put, and how many of those were there.
+
+        One batch is written while the next one is encoded. A batch that was encoded is always written.
+        """
+        last: tuple[int, list[Row]] | None = None
+        with ThreadPoolExecutor(1) as writer:
+            try:
+                while part := list(islice(entries, batch)):
+                    changed = self.changed(part, store)  # asks the store before the writer is at it
+                    before, last = last, None
+                    writing = before and writer.submit(write, before[1])
+                    try:
+                        last = len(part), self.encoded(changed)
+                    finally:
+                        gone = writing.result() if writing else 0
+                    if before is not None:
+                        yield before[0], len(before[1]), gone
+            finally:
+                gone = write(last[1]) if last else 0
+            if last is not None:
+                yield last[0], len(last[1]), gone
+
+    def changed(self, part: Sequence[Entry], store: Store) -> dict[str, tuple[str, Entry]]:
+        """Of these entries those that are new or changed: id -> digest, entry.
 
         Raises:
             DataError: two rows with one id.
@@ -70,16 +98,17 @@ class Adding:
         known = store.digests(list(found))
         new = {id: (digest, entry) for id, (digest, entry) in found.items() if known.get(id) != digest}
         self.unchanged += len(found) - len(new)
-        return self._encoded(new)
+        return new
 
-    def _encoded(self, new: Mapping[str, tuple[str, Entry]]) -> list[Row]:
+    def encoded(self, new: Mapping[str, tuple[str, Entry]]) -> list[Row]:
+        """The rows to write for these entries, with a vector for every modality that they have."""
         rows = []
         parts = self.model.encode_entries([entry for _, entry in new.values()])
         for (id, (digest, entry)), vectors in zip(new.items(), parts, strict=True):
             if isinstance(vectors, Broken):
                 self._leave_out(entry, vectors)
             elif vectors:
-                rows.append(Row(id, digest, _fields(entry), vectors))
+                rows.append(Row(id, digest, _fields(entry), vectors, thumbnail_of(entry)))
             else:
                 self.empty += 1
         return rows

@@ -1,4 +1,6 @@
-"""Which store an index uses: `exact`, `lancedb`, `milvus://host:port`, `qdrant://host:port`.
+"""Which store an index uses: `exact`, `lancedb`, `s3://bucket/path`, `milvus://host:port`, `qdrant://host:port`.
+
+An address of an object store (s3, gs, az, file) is one of LanceDB: its tables lie there.
 
 An index is a folder whose index.json says where its rows are and whose vectors they are. To go over
 to another model, a new table is filled beside the old one and index.json replaced.
@@ -22,9 +24,10 @@ from motet.index.exact import ExactStore
 from motet.index.store import Store
 
 POINTER = "index.json"
-FORMAT = 2
+FORMAT = 3
 TABLE = re.compile(r"motet_[0-9a-f]{16}")
-STORES = "exact, lancedb, milvus://HOST:PORT, qdrant://HOST:PORT"
+STORES = "exact, lancedb, s3://BUCKET/PATH (gs, az, file), milvus://HOST:PORT, qdrant://HOST:PORT"
+OBJECTS = ("s3", "gs", "az", "file")
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,11 @@ def new_pointer(store: str, model: ModelRef) -> Pointer:
         ConfigError: no such store.
     """
     address = urlsplit(store)
-    remote = address.scheme in ("milvus", "qdrant") and re.fullmatch(r"[\w.-]+(:\d{1,5})?", address.netloc)
-    if store not in ("exact", "lancedb") and not (remote and address.path in ("", "/")):
+    server = address.scheme in ("milvus", "qdrant") and re.fullmatch(r"[\w.-]+(:\d{1,5})?", address.netloc)
+    known = store in ("exact", "lancedb") or (server and address.path in ("", "/"))
+    if address.scheme in OBJECTS and not (address.query or address.fragment or address.password):
+        known = known or bool(address.path if address.scheme == "file" else address.netloc)
+    if not known:
         raise ConfigError(f"store {store!r}: unknown. There are: {STORES}.")
     return Pointer(FORMAT, store.rstrip("/"), f"motet_{secrets.token_hex(8)}", model)
 
@@ -118,6 +124,10 @@ def open_store(folder: Path, pointer: Pointer) -> Store:
             from motet.index.lance import LanceDatabase
 
             return EntryStore(LanceDatabase(folder / pointer.table, width))
+        case "s3" | "gs" | "az" | "file":
+            from motet.index.lance import LanceDatabase
+
+            return EntryStore(LanceDatabase(f"{pointer.store}/{pointer.table}", width))
         case "milvus":
             from motet.index.milvus import MilvusDatabase
 

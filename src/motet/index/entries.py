@@ -38,7 +38,7 @@ Condition = Test | Among | None
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One modality of one row. `first` is true for exactly one entry of a row."""
+    """One modality of one row. `first` is true for exactly one entry of a row, which has its thumbnail."""
 
     key: str
     id: str
@@ -48,6 +48,7 @@ class Entry:
     fields: str
     vector: np.ndarray | None = None
     cells: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
+    thumbnail: bytes = b""
 
 
 class Database(Protocol):
@@ -61,14 +62,19 @@ class Database(Protocol):
     def count(self, *conditions: Condition) -> int: ...
 
     def fetch(
-        self, condition: Condition, *, limit: int | None = None, vectors: bool = False
+        self, condition: Condition, *, limit: int | None = None, whole: bool = False
     ) -> Iterator[Entry]:
-        """Entries in no order."""
+        """Entries in no order; `whole` ones have their vectors and thumbnails."""
 
     def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
         """(cosine, entry), best first."""
 
+    def thumbnails(self, condition: Condition) -> dict[str, bytes]:
+        """id -> thumbnail of those that have one."""
+
     def refresh(self) -> None: ...
+
+    def stale(self) -> bool: ...
 
     def flush(self) -> None: ...
 
@@ -90,10 +96,16 @@ class EntryStore:
         self.database.refresh()
 
     def get(self, id: str) -> Row | None:
-        return next(_rows(self.database.fetch(Among("id", (id,)), vectors=True)), None)
+        return next(_rows(self.database.fetch(Among("id", (id,)), whole=True)), None)
 
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
         return {entry.id: entry.digest for entry in self._entries(ids)}
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for start in range(0, len(ids), MOST_IDS):
+            found |= self.database.thumbnails(Among("id", tuple(ids[start : start + MOST_IDS])))
+        return found
 
     def _entries(self, ids: Sequence[str]) -> Iterator[Entry]:
         for start in range(0, len(ids), MOST_IDS):
@@ -120,7 +132,7 @@ class EntryStore:
         firsts = [entry.id for entry in self.database.fetch(Among("first", (True,)))]
         for start in range(0, len(firsts), MOST_IDS):
             ids = tuple(firsts[start : start + MOST_IDS])
-            entries = sorted(self.database.fetch(Among("id", ids), vectors=True), key=lambda e: e.id)
+            entries = sorted(self.database.fetch(Among("id", ids), whole=True), key=lambda e: e.id)
             yield from _rows(iter(entries))
 
     def write(self, put: Sequence[Row] = (), delete: Iterable[str] = ()) -> int:
@@ -153,6 +165,9 @@ class EntryStore:
             if len(best) >= top or len(found) < limit:
                 return sorted(best.values(), key=lambda hit: -hit.score)[:top]
             limit *= 4
+
+    def stale(self) -> bool:
+        return self.database.stale()
 
     def flush(self) -> None:
         self.database.flush()
@@ -194,22 +209,26 @@ def _entries_of(row: Row) -> Iterator[Entry]:
                 cells[kind][field_key(name)] = value
     for i, (modality, vector) in enumerate(row.vectors.items()):
         key = str(uuid.uuid5(NAMESPACE, f"{modality}\0{row.id}"))
-        yield Entry(key, row.id, row.digest, modality, i == 0, fields, plain_vector(vector), cells)
+        thumbnail = row.thumbnail if i == 0 else b""
+        yield Entry(key, row.id, row.digest, modality, i == 0, fields, plain_vector(vector), cells, thumbnail)
 
 
 def _rows(entries: Iterator[Entry]) -> Iterator[Row]:
     """Rows of entries that come row by row."""
-    id, digest, fields = "", "", ""
-    vectors: dict[str, np.ndarray] = {}
+    parts: list[Entry] = []
     for entry in entries:
-        if vectors and entry.id != id:
-            yield Row(id, digest, json.loads(fields), vectors)
-            vectors = {}
-        id, digest, fields = entry.id, entry.digest, entry.fields
-        assert entry.vector is not None
-        vectors[entry.modality] = entry.vector
-    if vectors:
-        yield Row(id, digest, json.loads(fields), vectors)
+        if parts and entry.id != parts[0].id:
+            yield _row(parts)
+            parts = []
+        parts.append(entry)
+    if parts:
+        yield _row(parts)
+
+
+def _row(parts: Sequence[Entry]) -> Row:
+    last, thumbnail = parts[-1], next((part.thumbnail for part in parts if part.thumbnail), b"")
+    vectors = {part.modality: plain_vector(part.vector) for part in parts}
+    return Row(last.id, last.digest, json.loads(last.fields), vectors, thumbnail)
 
 
 def plain_vector(value: Any) -> np.ndarray:

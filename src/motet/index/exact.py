@@ -2,8 +2,8 @@
 
 A folder of immutable segments and one manifest:
 
-    rows.json              which segments count, and which of their rows are dead
-    NAME.npy, NAME.jsonl   the segments
+    rows.json                         which segments count, and which of their rows are dead
+    NAME.npy, NAME.jsonl, NAME.webp   the segments
 
 A change writes a new segment, then replaces the manifest: what a reader finds is always the whole
 of one commit. Small segments are merged into the new one, so their number stays logarithmic.
@@ -118,6 +118,12 @@ class ExactStore:
         places = {id: self._places[id] for id in ids if id in self._places}
         return {id: self._segments[name].rows[i]["digest"] for id, (name, i) in places.items()}
 
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """id -> thumbnail of those that have one."""
+        places = {id: self._places[id] for id in ids if id in self._places}
+        found = {id: self._segments[name].thumbnail(i) for id, (name, i) in places.items()}
+        return {id: thumbnail for id, thumbnail in found.items() if thumbnail}
+
     def has_field(self, name: str) -> bool:
         return any(name in s.fields for s in self._segments.values())
 
@@ -193,6 +199,9 @@ class ExactStore:
             name, position = self._places[id]
             hits.append(Hit(id, score, kind, dict(self._segments[name].rows[position]["fields"])))
         return hits
+
+    def stale(self) -> bool:
+        return False
 
     def flush(self) -> None:
         """Nothing is kept back."""

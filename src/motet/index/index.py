@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from motet.index.asking import best_of_each, is_vector, judged, parts_of, rerank
 from motet.index.durable import lock, writing
 from motet.index.filter import Filter, parse_filter
 from motet.index.store import Row, Store
+from motet.index.upkeep import Upkeep
 from motet.types import Hit
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Index:
         self._store = store
         self._model = model
         self._given = model is not None
+        self._upkeep = Upkeep(path)
 
     @classmethod
     def create(cls, path: str | Path, model: Predictor | str | Path, store: str = "exact") -> Index:
@@ -140,6 +141,8 @@ class Index:
         return self._pointer.store
 
     def _write(self, put: Sequence[Row] = (), delete: Iterable[str] = ()) -> int:
+        if not put and not delete:
+            return 0
         with writing(self.path), lock(self.path):
             self.refresh()
             return self._store.write(put, delete)
@@ -166,16 +169,13 @@ class Index:
         entries = self.model.entries(rows, root=root)
         adding = Adding(self.model, quarantine)
         added = replaced = done = 0
-        stream = iter(entries)
-        while part := list(islice(stream, batch)):
-            put = adding.rows(part, self._store)
-            gone = self._write(put) if put else 0
+        for size, put, gone in adding.written(iter(entries), batch, self._store, self._write):
             replaced += gone
-            added += len(put) - gone
-            done += len(part)
+            added += put - gone
+            done += size
             if progress is not None:
                 progress(done, len(entries), "index")
-        self.flush()
+        self._tend()
         quarantine.check(len(entries))
         return Added(added, replaced, adding.unchanged, adding.empty, quarantine.count)
 
@@ -204,7 +204,13 @@ class Index:
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Take rows out for good; how many were there. Unknown ids are no error."""
-        return self._write(delete=[ids] if isinstance(ids, str) else ids)
+        gone = self._write(delete=[ids] if isinstance(ids, str) else list(ids))
+        self._tend()
+        return gone
+
+    def _tend(self) -> None:
+        if self._store.stale():
+            self._upkeep.start()
 
     def search(
         self,
@@ -313,9 +319,21 @@ class Index:
         return len(self._store)
 
     def flush(self) -> None:
-        """Bring what speeds up searching up to date; `add` ends with it. Rows are on disk before."""
+        """Bring what speeds up searching up to date, and wait for it. Rows are on disk before.
+
+        `add` and `delete` start this by themselves in the background where there is enough to do.
+
+        Raises:
+            StorageError: no space, here or in the background; no row is lost by it.
+        """
+        self._upkeep.wait()
         with lock(self.path):
+            self.refresh()
             self._store.flush()
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """id -> a small picture (WebP) of its media, made when it was added; only those that have one."""
+        return self._store.thumbnails(ids)
 
 
 def _ref(path: Path, model: Predictor) -> ModelRef:

@@ -1,4 +1,7 @@
-"""LanceDB: embedded, on disk, crash-atomic, read and written by several processes (extra `index`).
+"""LanceDB: embedded, crash-atomic, read and written by several processes (extra `index`).
+
+Its tables lie in a folder or an object store (s3://, gs://, az://, file://), whose credentials and
+settings LanceDB takes from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT, GOOGLE_SERVICE_ACCOUNT, ...).
 
 An approximate index (IVF, RaBitQ codes; candidates are compared again by their full vectors) is
 built once there are enough rows that scanning them all is slow; newer rows are scanned until it is
@@ -14,6 +17,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -26,36 +30,40 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 INDEX_FROM = 50_000  # entries, below which scanning all is fast enough
-TEND_AFTER = 64  # commits, after which their small files are merged
+TEND_AFTER = 64  # small files, after which they are merged
+UNINDEXED = 0.1  # of the entries, which are scanned, before the index takes them in
 FEW = 1_000  # entries left by a filter, which are all compared
 PROBES, PROBES_FOR = 30, 200_000  # lists of the index that are searched, for so many entries
 BITS = 4  # a dimension in the codes of the index: 1 needs four times the candidates
 REFINE = 4  # candidates compared again for every row wanted
 ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
+WHOLE = ["thumbnail", "vector"]
 ENDINGS = {".lance": b"LANC", ".idx": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
 PREFIX = {"text": "t", "number": "n", "flag": "b"}
 TYPES = {"text": pa.string(), "number": pa.float64(), "flag": pa.bool_()}
 
 
 class LanceDatabase:
-    """A `Database` in a folder."""
+    """A `Database` at a folder or an address of an object store."""
 
-    def __init__(self, folder: Path, width: int) -> None:
+    def __init__(self, place: Path | str, width: int) -> None:
         try:
             import lancedb
         except ImportError:
             raise missing_extra("index", "lancedb", "the store lancedb") from None
-        self.folder, self.width = folder, width
-        self._commits, self._built = 0, False
-        with _storing(folder):
-            self._connection = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
+        self.place, self.width = place, width
+        self._folder = _local(place)
+        self._built = False
+        with _storing(place):
+            self._connection = lancedb.connect(str(place), read_consistency_interval=timedelta(0))
             schema = pa.schema(
                 [
                     *(pa.field(name, pa.bool_() if name == "first" else pa.string()) for name in ENTRY),
+                    pa.field("thumbnail", pa.binary()),
                     pa.field("vector", pa.list_(pa.float32(), width)),
                 ]
             )
-            there = (folder / "rows.lance").is_dir()
+            there = "rows" in (self._connection.list_tables().tables or ())
             self._table: Table = (
                 self._connection.open_table("rows")
                 if there
@@ -74,15 +82,12 @@ class LanceDatabase:
             else:
                 merge = self._table.merge_insert("key")
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(data)
-        self._commits += 1
-        if self._commits % TEND_AFTER == 0:
-            self._tend()
 
     @contextmanager
     def _committing(self) -> Iterator[None]:
         """A write that counts only if its files are whole: on a full disk LanceDB commits files cut short."""
         before = self._files()
-        with _storing(self.folder):
+        with _storing(self.place):
             yield
         new = self._files() - before
         if any(not _whole(path) for path in new):
@@ -90,10 +95,12 @@ class LanceDatabase:
                 if path.suffix == ".manifest":
                     path.unlink()
             self._table.checkout_latest()
-            raise _unwritten(self.folder, "a file was cut short; the disk may be full")
+            raise _unwritten(self.place, "a file was cut short; the disk may be full")
 
     def _files(self) -> set[Path]:
-        return {path for path in (self.folder / "rows.lance").rglob("*") if path.suffix in ENDINGS}
+        if self._folder is None:  # an object store has a whole object or none
+            return set()
+        return {path for path in (self._folder / "rows.lance").rglob("*") if path.suffix in ENDINGS}
 
     def _tend(self) -> None:
         with self._committing():
@@ -117,7 +124,7 @@ class LanceDatabase:
             if column.name == "vector":
                 flat = np.concatenate([np.asarray(e.vector, np.float32) for e in entries])
                 columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.width)
-            elif column.name in ENTRY:
+            elif column.name in (*ENTRY, "thumbnail"):
                 columns[column.name] = pa.array([getattr(e, column.name) for e in entries], column.type)
             else:
                 kind = next(kind for kind, prefix in PREFIX.items() if column.name[0] == prefix)
@@ -128,28 +135,35 @@ class LanceDatabase:
     def remove(self, condition: Condition) -> None:
         with self._committing():
             self._table.delete(self._sql(condition) or "true")
-        self._commits += 1
 
     def count(self, *conditions: Condition) -> int:
-        with _reading(self.folder):
+        with _reading(self.place):
             return self._table.count_rows(self._sql(*conditions))
 
     def fetch(
-        self, condition: Condition, *, limit: int | None = None, vectors: bool = False
+        self, condition: Condition, *, limit: int | None = None, whole: bool = False
     ) -> Iterator[Entry]:
-        with _reading(self.folder):
-            query = self._table.search().select([*ENTRY, *(["vector"] if vectors else [])])
-            sql = self._sql(condition)
+        for row in self._rows([*ENTRY, *(WHOLE if whole else [])], condition, limit=limit):
+            yield Entry(**row)
+
+    def _rows(
+        self, columns: list[str], *conditions: Condition, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        with _reading(self.place):
+            query = self._table.search().select(columns)
+            sql = self._sql(*conditions)
             query = query.where(sql) if sql else query
             found = query.limit(limit).to_arrow()
         for batch in found.to_batches():
-            for row in batch.to_pylist():
-                vector = np.asarray(row.pop("vector"), np.float32) if vectors else None
-                yield Entry(**row, vector=vector)
+            yield from batch.to_pylist()
+
+    def thumbnails(self, condition: Condition) -> dict[str, bytes]:
+        rows = self._rows(["id", "thumbnail"], condition, Among("first", (True,)))
+        return {row["id"]: row["thumbnail"] for row in rows if row["thumbnail"]}
 
     def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
         sql = self._sql(*conditions)
-        with _reading(self.folder):
+        with _reading(self.place):
             search: Any = self._table.search(query, vector_column_name="vector")
             search = search.distance_type("cosine").limit(limit).select([*ENTRY, "_distance"])
             search = search.where(sql, prefilter=True) if sql else search
@@ -169,14 +183,23 @@ class LanceDatabase:
         self._built = self._built or any("vector" in index.columns for index in self._table.list_indices())
         return self._built
 
+    def stale(self) -> bool:
+        if self._table.stats()["fragment_stats"]["num_small_fragments"] >= TEND_AFTER:
+            return True
+        rows = self._table.count_rows()
+        return rows >= INDEX_FROM and (not self._indexed() or self._unindexed() > UNINDEXED * rows)
+
+    def _unindexed(self) -> int:
+        found = self._table.index_stats("vector_idx")
+        return 0 if found is None else found.num_unindexed_rows
+
     def flush(self) -> None:
-        if self._table.count_rows() < INDEX_FROM:
+        """Small files are merged and the index takes in what is new; it is built once it pays."""
+        self._tend()
+        if self._indexed() or self._table.count_rows() < INDEX_FROM:
             return
         from lancedb.index import Bitmap, BTree, IvfRq
 
-        self._tend()
-        if self._indexed():
-            return
         with self._committing():
             self._table.create_index("vector", config=IvfRq(distance_type="cosine", num_bits=BITS))
             for name in ("key", "id"):
@@ -188,7 +211,7 @@ class LanceDatabase:
                     self._table.create_index(column.name, config=BTree())
 
     def drop(self) -> None:
-        with _storing(self.folder):
+        with _storing(self.place):
             self._connection.drop_table("rows")
 
     def _sql(self, *conditions: Condition) -> str | None:
@@ -228,17 +251,24 @@ def _literal(value: str | float | bool) -> str:
 
 
 @contextmanager
-def _storing(folder: Path) -> Iterator[None]:
+def _storing(place: Path | str) -> Iterator[None]:
     """LanceDB raises OSError, RuntimeError or ValueError for what goes wrong below it."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise _unwritten(folder, _first_line(error)) from None
+        raise _unwritten(place, _first_line(error)) from None
 
 
-def _unwritten(folder: Path, reason: str) -> StorageError:
+def _local(place: Path | str) -> Path | None:
+    """The folder that an address names; None for an object store."""
+    if isinstance(place, str):
+        return Path(unquote(urlsplit(place).path)) if place.startswith("file://") else None
+    return place
+
+
+def _unwritten(place: Path | str, reason: str) -> StorageError:
     return StorageError(
-        f"{folder}: cannot write the index: {reason}. What was committed before is whole; free some "
+        f"{place}: cannot write the index: {reason}. What was committed before is whole; free some "
         "space or correct the permissions and run it again."
     )
 
@@ -254,12 +284,12 @@ def _whole(path: Path) -> bool:
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def _reading(place: Path | str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{folder}: cannot be read: {_first_line(error)}. If files of it were lost, build it again "
+            f"{place}: cannot be read: {_first_line(error)}. If files of it were lost, build it again "
             "with: motet index MODEL TABLE --out NEW"
         ) from None
 

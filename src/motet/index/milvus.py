@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PAGE = 256
 ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
+WHOLE = ["thumbnail", "vector"]
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
@@ -34,7 +36,13 @@ class MilvusDatabase:
             if not self._client.has_collection(collection):
                 schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
                 schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
-                for name, size in (("id", 65_535), ("digest", 128), ("modality", 256), ("fields", 65_535)):
+                for name, size in (
+                    ("id", 65_535),
+                    ("digest", 128),
+                    ("modality", 256),
+                    ("fields", 65_535),
+                    ("thumbnail", 65_535),
+                ):
                     schema.add_field(name, DataType.VARCHAR, max_length=size)
                 schema.add_field("first", DataType.BOOL)
                 for kind in KINDS:
@@ -67,6 +75,7 @@ class MilvusDatabase:
             {
                 **{name: getattr(e, name) for name in ENTRY},
                 **{kind: dict(e.cells[kind]) for kind in KINDS},
+                "thumbnail": b64encode(e.thumbnail).decode(),
                 "vector": plain_vector(e.vector).tolist(),
             }
             for e in entries
@@ -87,9 +96,15 @@ class MilvusDatabase:
         return int(found[0]["count(*)"])
 
     def fetch(
-        self, condition: Condition, *, limit: int | None = None, vectors: bool = False
+        self, condition: Condition, *, limit: int | None = None, whole: bool = False
     ) -> Iterator[Entry]:
-        names = [*ENTRY, *(["vector"] if vectors else [])]
+        yield from (_entry(row) for row in self._rows([*ENTRY, *(WHOLE if whole else [])], condition, limit))
+
+    def thumbnails(self, condition: Condition) -> dict[str, bytes]:
+        rows = self._rows(["id", "thumbnail"], Every(tuple(all_of([condition, Among("first", (True,))]))))
+        return {row["id"]: b64decode(row["thumbnail"]) for row in rows if row["thumbnail"]}
+
+    def _rows(self, names: list[str], condition: Condition, limit: int | None = None) -> Iterator[Any]:
         with self._asking():
             pages = self._client.query_iterator(
                 self.collection, batch_size=PAGE, limit=-1 if limit is None else limit,
@@ -101,7 +116,7 @@ class MilvusDatabase:
             if not page:
                 pages.close()
                 return
-            yield from (_entry(row) for row in page)
+            yield from page
 
     def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
         with self._asking():
@@ -110,6 +125,9 @@ class MilvusDatabase:
                 search_params={"metric_type": "COSINE"}, filter=_expression(*conditions),
             )  # fmt: skip
         return [(float(hit["distance"]), _entry(hit["entity"])) for hit in found[0]]
+
+    def stale(self) -> bool:
+        return False
 
     def flush(self) -> None:
         """The server tends its index by itself."""
@@ -155,4 +173,8 @@ def _literal(value: Cell) -> str:
 
 def _entry(row: Any) -> Entry:
     vector = row.get("vector")
-    return Entry(**{n: row[n] for n in ENTRY}, vector=None if vector is None else plain_vector(vector))
+    return Entry(
+        **{name: row[name] for name in ENTRY},
+        vector=None if vector is None else plain_vector(vector),
+        thumbnail=b64decode(row.get("thumbnail", "")),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 PAGE = 256
+ENTRY = ("id", "digest", "modality", "first", "fields")
 _RANGE = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
@@ -62,6 +64,7 @@ class QdrantDatabase:
                     "modality": e.modality,
                     "first": e.first,
                     "fields": e.fields,
+                    "thumbnail": b64encode(e.thumbnail).decode(),
                     **e.cells,
                 },
             )
@@ -84,19 +87,31 @@ class QdrantDatabase:
             ).count
 
     def fetch(
-        self, condition: Condition, *, limit: int | None = None, vectors: bool = False
+        self, condition: Condition, *, limit: int | None = None, whole: bool = False
     ) -> Iterator[Entry]:
+        payload = True if whole else [*ENTRY]
+        yield from (_entry(point) for point in self._points(payload, whole, condition, limit=limit))
+
+    def thumbnails(self, condition: Condition) -> dict[str, bytes]:
+        points = self._points(["id", "thumbnail"], False, condition, Among("first", (True,)))
+        said = {point.payload["id"]: b64decode(point.payload["thumbnail"]) for point in points}
+        return {id: thumbnail for id, thumbnail in said.items() if thumbnail}
+
+    def _points(
+        self, payload: bool | list[str], vectors: bool, *conditions: Condition, limit: int | None = None
+    ) -> Iterator[Any]:
         left, place = limit, None
         while left is None or left > 0:
             with self._asking():
                 points, place = self._client.scroll(
                     self.collection,
-                    scroll_filter=self._filter(condition),
+                    scroll_filter=self._filter(*conditions),
                     limit=PAGE if left is None else min(PAGE, left),
                     offset=place,
+                    with_payload=payload,
                     with_vectors=vectors,
                 )
-            yield from (_entry(point) for point in points)
+            yield from points
             if place is None:
                 return
             left = None if left is None else left - len(points)
@@ -108,10 +123,13 @@ class QdrantDatabase:
                 query=query.tolist(),
                 query_filter=self._filter(*conditions),
                 limit=limit,
-                with_payload=True,
+                with_payload=[*ENTRY],
                 search_params=self._models.SearchParams(hnsw_ef=max(128, 2 * limit)),
             )
         return [(float(point.score), _entry(point)) for point in found.points]
+
+    def stale(self) -> bool:
+        return False
 
     def flush(self) -> None:
         """The server tends its index by itself."""
@@ -171,10 +189,10 @@ def connect(address: str) -> QdrantClient:
 
 
 def _entry(point: Any) -> Entry:
-    names = ("id", "digest", "modality", "first", "fields")
     vector = getattr(point, "vector", None)
     return Entry(
         str(point.id),
-        **{name: point.payload[name] for name in names},
+        **{name: point.payload[name] for name in ENTRY},
         vector=None if vector is None else plain_vector(vector),
+        thumbnail=b64decode(point.payload.get("thumbnail", "")),
     )

@@ -87,5 +87,5 @@ def _encoded(rows: Sequence[Row], model: Predictor) -> list[Row]:
             )
         keys = model.keys(entry)
         digest = row.digest if isinstance(keys, Broken) else digest_of(row.fields, keys)
-        made.append(Row(row.id, digest, row.fields, vectors))
+        made.append(Row(row.id, digest, row.fields, vectors, row.thumbnail))
     return made

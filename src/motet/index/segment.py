@@ -1,6 +1,7 @@
 """Immutable pieces of the exact store: some rows, their vectors, and the search through them.
 
-NAME.npy holds the vectors (n, E) float32, NAME.jsonl one row a line with the modalities of its vectors.
+NAME.npy holds the vectors (n, E) float32, NAME.jsonl one row a line with the modalities of its vectors,
+NAME.webp the thumbnails one after the other; a row's line says how long its own is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class SegmentInfo:
     rows: int
     vectors_sha256: str
     rows_sha256: str
+    thumbnails_sha256: str = ""
     dead: tuple[int, ...] = ()
 
 
@@ -37,10 +39,15 @@ class Segment:
         text = verified(folder / f"{info.name}.jsonl", info.rows_sha256)
         verified(folder / f"{info.name}.npy", info.vectors_sha256)
         self.info = info
+        self._thumbnails = np.zeros(0, np.uint8)  # (bytes,)
+        if info.thumbnails_sha256:
+            verified(folder / f"{info.name}.webp", info.thumbnails_sha256)
+            self._thumbnails = np.memmap(folder / f"{info.name}.webp", mode="r")
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
         self.vectors: np.ndarray = np.load(folder / f"{info.name}.npy", mmap_mode="r", allow_pickle=False)
         self.modality = np.array([m for row in self.rows for m in row["modalities"]], dtype=np.str_)
         self.row = np.repeat(np.arange(len(self.rows)), [len(row["modalities"]) for row in self.rows])
+        self._thumbnail_at = np.cumsum([0, *(row.get("thumbnail", 0) for row in self.rows)])
         self.start = np.searchsorted(self.row, np.arange(len(self.rows)))
         self.modalities = frozenset(map(str, np.unique(self.modality)))
         self.fields = frozenset(name for row in self.rows for name in row["fields"])
@@ -56,7 +63,12 @@ class Segment:
     def read(self, position: int) -> Row:
         row, start = self.rows[position], self.start[position]
         vectors = {m: np.asarray(self.vectors[start + i]) for i, m in enumerate(row["modalities"])}
-        return Row(row["id"], row["digest"], row["fields"], vectors)
+        return Row(row["id"], row["digest"], row["fields"], vectors, self.thumbnail(position))
+
+    def thumbnail(self, position: int) -> bytes:
+        """The thumbnail of a row, empty where it has none."""
+        start, end = self._thumbnail_at[position : position + 2].tolist()
+        return self._thumbnails[start:end].tobytes()
 
     def best(
         self, query: np.ndarray, top: int, modality: str | None, where: Filter | None
@@ -86,14 +98,20 @@ class Segment:
 def write_segment(folder: Path, rows: Sequence[Row], width: int) -> SegmentInfo:
     name = f"seg-{secrets.token_hex(8)}"
     lines = [
-        json.dumps({"id": r.id, "digest": r.digest, "modalities": list(r.vectors), "fields": dict(r.fields)})
+        json.dumps(
+            {"id": r.id, "digest": r.digest, "modalities": list(r.vectors), "fields": dict(r.fields)}
+            | ({"thumbnail": len(r.thumbnail)} if r.thumbnail else {})
+        )
         for r in rows
     ]
     vectors = [vector for row in rows for vector in row.vectors.values()]
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(vectors, np.float32).reshape(-1, width), allow_pickle=False)
     content = {".jsonl": ("\n".join(lines) + "\n").encode(), ".npy": buffer.getvalue()}
+    thumbnails = b"".join(row.thumbnail for row in rows)
+    if thumbnails:
+        content[".webp"] = thumbnails
     for suffix, data in content.items():
         write(folder / (name + suffix), data)
     digests = {suffix: hashlib.sha256(data).hexdigest() for suffix, data in content.items()}
-    return SegmentInfo(name, len(rows), digests[".npy"], digests[".jsonl"])
+    return SegmentInfo(name, len(rows), digests[".npy"], digests[".jsonl"], digests.get(".webp", ""))

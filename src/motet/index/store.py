@@ -14,12 +14,16 @@ from motet.types import Hit
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """What is stored of a row. `digest` changes with its content; vectors: modality -> (E,), one or more."""
+    """What is stored of a row. `digest` changes with its content; vectors: modality -> (E,), one or more.
+
+    `thumbnail` is a small WebP picture of the row's media, empty where there is none.
+    """
 
     id: str
     digest: str
     fields: Mapping[str, Any]
     vectors: Mapping[str, np.ndarray]
+    thumbnail: bytes = b""
 
 
 class Store(Protocol):
@@ -34,6 +38,9 @@ class Store(Protocol):
 
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
         """id -> digest of those that are there."""
+
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """id -> thumbnail of those that have one."""
 
     def has_field(self, name: str) -> bool:
         """Whether any row has a cell of this name that a filter can read."""
@@ -63,6 +70,9 @@ class Store(Protocol):
         self, query: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
     ) -> list[Hit]:
         """The rows nearest to `query` (E,), of unit length, by cosine; a row counts by its best vector."""
+
+    def stale(self) -> bool:
+        """Whether `flush` has enough to do that it is worth doing now."""
 
     def flush(self) -> None:
         """Bring what speeds up searching up to date; searches go on meanwhile and miss nothing."""
