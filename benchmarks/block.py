@@ -4,22 +4,24 @@
     python benchmarks/block.py --out benchmarks/results
 
 The dense twin is written here, plainly, on tokens in their natural order: nothing of the packed
-layout slows it. `paper` is a working version of the paper's published pattern: a boolean mask per
-modality, one after the other, in every layer. All have the same sizes, rotary positions, RMS norms
-and SwiGLU; on a GPU all are compiled block by block.
+layout slows it. `tied` is Motet's own block with `untie=()`. `paper` is a working version of the
+paper's published pattern: a boolean mask per modality, one after the other, in every layer. All have
+the same sizes, rotary positions, RMS norms and SwiGLU; on a GPU all are compiled block by block.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import statistics
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from common import report, side_by_side
+from common import in_turn, ratios, report, side_by_side
 from torch import Tensor, nn
 
-from motet.nn.block import BlockConfig
+from motet.nn.block import Block, BlockConfig
 from motet.nn.mot import MixtureOfTransformers, MoTConfig
 from motet.nn.positions import RotaryConfig, Rotation, apply_rotary
 from motet.types import Layout
@@ -115,6 +117,8 @@ class Case:
             block, args.depth, rotary=RotaryConfig(1.0, 0.0, 0.0, time_unit=1.0), causal=causal
         )
         self.mot = MixtureOfTransformers(config, NAMES[:modalities]).to(device, dtype)
+        tied = replace(config, block=replace(block, untie=()))
+        self.tied = MixtureOfTransformers(tied, NAMES[:modalities]).to(device, dtype)
         self.layout, modality = layout.to(device), modality.to(device)
         plans = self.mot.plans(self.layout)
         rotation_packed = self.mot.rotary(self.layout)
@@ -127,18 +131,18 @@ class Case:
         paper = nn.ModuleList(Paper(block, samples, causal, modalities) for _ in range(args.depth))
         paper = paper.to(device, dtype)
         self.parameters = {"mot": sum(p.numel() for p in self.mot.blocks.parameters())}
-        self.weights = [*self.mot.parameters(), *dense.parameters()]
+        self.weights = [*self.mot.parameters(), *self.tied.parameters(), *dense.parameters()]
         self.parameters["dense"] = sum(p.numel() for p in dense.parameters())
         if args.compile:
-            for stack in (self.mot.blocks, dense, paper):
+            for stack in (self.mot.blocks, self.tied.blocks, dense, paper):
                 for layer in stack:
                     layer.compile(fullgraph=stack is not paper)
 
         def step(stack: nn.ModuleList, start: Tensor, *rest: object) -> None:
             y = start
             for i, layer in enumerate(stack):
-                extra = (self.layout, plans[i], rotation_packed) if stack is self.mot.blocks else rest
-                y = layer(y, *extra)
+                packed_too = (self.layout, plans[i], rotation_packed)
+                y = layer(y, *(packed_too if isinstance(layer, Block) else rest))
             y.backward(grad)
             for p in stack.parameters():
                 p.grad = None
@@ -147,6 +151,7 @@ class Case:
         self.runs = {
             "dense": lambda: step(dense, x, rotation),
             "mot": lambda: step(self.mot.blocks, packed),
+            "tied": lambda: step(self.tied.blocks, packed),
             "paper": lambda: step(paper, x, rotation, modality),
         }
 
@@ -159,7 +164,7 @@ class Case:
     def peaks(self) -> dict[str, int]:
         """Peak bytes above the standing ones during a step: activations, and gradients of weights."""
         found = {}
-        for name in ("dense", "mot"):
+        for name in ("dense", "mot", "tied"):
             self.runs[name]()
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -173,7 +178,7 @@ class Case:
 def activations(case: Case) -> dict[str, int]:
     """Bytes that the forward keeps for the backward, one step each, without the weights' gradients."""
     found = {}
-    for name in ("dense", "mot"):
+    for name in ("dense", "mot", "tied"):
         kept: dict[int, int] = {}
 
         def pack(t: Tensor, kept: dict[int, int] = kept) -> Tensor:
@@ -213,7 +218,8 @@ def main() -> None:
     for modalities in args.modalities:
         for causal in (True, False):
             case = Case(args, modalities, causal)
-            ms = side_by_side(case.runs, device=args.device, rounds=args.rounds, warmup=3)
+            times = in_turn(case.runs, device=args.device, rounds=args.rounds, warmup=3)
+            ms = {name: statistics.median(values) for name, values in times.items()}
             rate = {name: case.flops() / value * 1e3 for name, value in ms.items()}
             rows.append(
                 {
@@ -221,7 +227,7 @@ def main() -> None:
                     "counts": case.layout.counts,
                     "causal": causal,
                     "ms": {name: round(value, 2) for name, value in ms.items()},
-                    "ratio": {name: round(value / ms["dense"], 4) for name, value in ms.items()},
+                    "ratio": ratios(times, to="dense"),
                     "tflops": {name: round(value / 1e12, 2) for name, value in rate.items()},
                     "of_ceiling": {name: round(value / ceiling, 3) for name, value in rate.items()},
                     "peak_bytes": case.peaks() if gpu else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import statistics
 import time
@@ -13,6 +14,9 @@ from typing import Any
 
 import torch
 
+# As the command line does; PyTorch reads it before its first tensor. With 0, tensors lie in small pages.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 
 def hardware(device: str) -> str:
     if device == "cuda":
@@ -20,17 +24,35 @@ def hardware(device: str) -> str:
     return f"cpu-{torch.get_num_threads()}-threads"
 
 
+def in_turn(
+    runs: Mapping[str, Callable[[], object]], *, device: str, rounds: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Milliseconds of each run in each round. The runs take turns, forwards and backwards, so that a
+    drifting machine hurts all alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(warmup + rounds):
+        for name in list(runs) if round_ % 2 else reversed(list(runs)):
+            milliseconds = _timed(runs[name], device)
+            if round_ >= warmup:
+                times[name].append(milliseconds)
+    return times
+
+
 def side_by_side(
     runs: Mapping[str, Callable[[], object]], *, device: str, rounds: int, warmup: int = 2
 ) -> dict[str, float]:
-    """Median milliseconds of each, taken in turn, so that a drifting machine hurts all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(warmup + rounds):
-        for name, run in runs.items():
-            milliseconds = _timed(run, device)
-            if round_ >= warmup:
-                times[name].append(milliseconds)
+    """Median milliseconds of each, taken in turn."""
+    times = in_turn(runs, device=device, rounds=rounds, warmup=warmup)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def ratios(times: Mapping[str, list[float]], to: str) -> dict[str, float]:
+    """Each run's time over that of `to`: the median of the rounds' ratios, which a slow spell of the
+    machine leaves as they are."""
+    return {
+        name: round(statistics.median(a / b for a, b in zip(values, times[to], strict=True)), 4)
+        for name, values in times.items()
+    }
 
 
 def _timed(run: Callable[[], object], device: str) -> float:
@@ -54,6 +76,7 @@ def report(name: str, device: str, result: dict[str, Any], out: str | None) -> N
         "hardware": hardware(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "huge_pages": os.environ["THP_MEM_ALLOC_ENABLE"] == "1",
         "date": datetime.date.today().isoformat(),
         **result,
     }

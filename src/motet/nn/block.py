@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from motet.errors import ConfigError
 from motet.nn.attention import AttentionPlan
+from motet.nn.elementwise import swiglu
 from motet.nn.positions import Rotation, apply_rotary
 from motet.nn.untied import UntiedLinear, UntiedNorm
 from motet.types import Layout
@@ -88,12 +89,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:  # (T, D) -> (T, D)
         inner = self.up(x, layout)
-        if self.gated:
-            gate, value = inner.chunk(2, dim=-1)
-            inner = F.silu(gate) * value
-        else:
-            inner = F.gelu(inner)
-        return self.down(inner, layout)
+        return self.down(swiglu(inner) if self.gated else F.gelu(inner), layout)
 
 
 class Block(nn.Module):

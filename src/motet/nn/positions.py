@@ -102,15 +102,32 @@ class Rotary(nn.Module):
         return Rotation(angle.cos(), angle.sin())
 
 
+class _Turn(torch.autograd.Function):
+    """The gradient of a turn is the turn back: nothing of x is kept."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
 def apply_rotary(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn pair j = (x[j], x[j + K/2]) of every head by the token's angle. (T, H, K) -> (T, H, K)
 
     Computed in the wider of the two types and returned in x's. Only pointwise steps, so that a
     compiler fuses them with what comes before.
     """
-    cos, sin = rotation.cos[:, None], rotation.sin[:, None]  # (T, 1, K/2)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    return _Turn.apply(x, rotation.cos[:, None], rotation.sin[:, None])
 
 
 def sinusoidal(values: Tensor, width: int, *, base: float = 10000.0) -> Tensor:
