@@ -153,6 +153,8 @@ def test_a_page_shows_what_was_found_and_needs_no_network(tmp_path: Path) -> Non
     assert "&lt;b&gt;dress" in html and "<b>dress" not in html and "/nowhere/x.png" in html
     assert "http" not in html.replace("http-equiv", "")
     assert "Nothing was found" in search_page("x", [])
+    gone = search_page("x", [Hit("1", 0.5, "name", {"picture": "/nowhere/x.png"})], thumbnails={"1": b"kept"})
+    assert "data:image/webp;base64,a2VwdA==" in gone
 
 
 def test_a_vector_is_a_query(index: Index) -> None:

@@ -46,7 +46,8 @@ def search(
 
     from motet.index import Index
 
-    hits = Index.open(index, model).search(
+    opened = Index.open(index, model)
+    hits = opened.search(
         query or None,
         like=like,
         top=top,
@@ -61,7 +62,9 @@ def search(
         from motet.index.page import search_page
 
         said = " + ".join([*([f"like {like}"] if like else []), *(query or [])])
-        page = write_page(html or index / "search.html", search_page(said, hits))
+        kept = opened.thumbnails([hit.id for hit in hits])
+        made = search_page(said, hits, first=offset + 1, thumbnails=kept)
+        page = write_page(html or index / "search.html", made)
         say(f"page: {page}")
         if open:
             typer.launch(str(page))

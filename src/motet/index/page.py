@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -44,10 +44,13 @@ _STYLE = """<style>
 </style>"""
 
 
-def search_page(title: str, hits: Sequence[Hit], *, first: int = 1) -> str:
+def search_page(
+    title: str, hits: Sequence[Hit], *, first: int = 1, thumbnails: Mapping[str, bytes] | None = None
+) -> str:
     """A self-contained HTML page of `hits`, best first. Media that are gone or broken are named.
 
-    first: the place of the first hit, where this is not the first page.
+    first: the place of the first hit, where this is not the first page. thumbnails: id -> WebP, shown where
+    the files of a hit are not.
     """
     left, cards = MOST, []
     for rank, hit in enumerate(hits, first):
@@ -59,6 +62,9 @@ def search_page(title: str, hits: Sequence[Hit], *, first: int = 1) -> str:
                 shown.append(media)
             elif cell is not None:
                 texts.append((name, str(cell)))
+        if not shown and thumbnails and hit.id in thumbnails:
+            kept = base64.b64encode(thumbnails[hit.id]).decode()
+            shown.append(f'<img src="data:image/webp;base64,{kept}" alt="{escape(hit.id)}" loading="lazy">')
         cards.append(_card(rank, hit, "".join(shown), texts))
     body = f'{_STYLE}<ol class="hits" start="{first}">{"".join(cards)}</ol>'
     if not cards:
