@@ -15,9 +15,10 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from motet.data.blob import Blob
+from motet.data.hear import fingerprint
 from motet.data.media import broken, open_media
 from motet.data.processor import Processor
-from motet.data.spoken import Spoken
+from motet.data.spoken import Heard, Spoken
 from motet.types import Piece
 
 MEDIA = ("image", "audio", "video")
@@ -44,6 +45,8 @@ def content_key(cell: Any, root: Path, processor: Processor) -> str | None:
         digest.update(_hash_of(cell, root))
     elif isinstance(cell, Spoken):
         digest.update(cell.text.encode("utf-8", "surrogatepass") + b"\0" + _hash_of(cell.media, root))
+    elif isinstance(cell, Heard):
+        digest.update(fingerprint(cell.model).encode() + b"\0" + _hash_of(cell.media, root))
     elif isinstance(cell, str):
         digest.update(cell.encode("utf-8", "surrogatepass"))
     else:

@@ -13,7 +13,7 @@ from motet.data.columns import Columns, modality_name
 from motet.data.context import Near, in_context, neighbours
 from motet.data.groups import group_rows
 from motet.data.labels import Label, Task
-from motet.data.processor import Processor, spoken_in
+from motet.data.processor import Processor, heard_by, spoken_in
 from motet.data.quarantine import Quarantine
 from motet.data.spoken import placed
 from motet.data.table import Table
@@ -188,7 +188,8 @@ class Dataset:
         if self.processors[modality].kind != "text":
             return row[column]
         said = row[column] if column != media else None
-        return placed(said, None if media is None else row[media], self.table.root)
+        clip = None if media is None else row[media]
+        return placed(said, clip, self.table.root, transcribe=heard_by(self.processors[modality]))
 
     def _cells(self, modality: str) -> Sequence[Any]:
         """`_cell` of every row."""
@@ -198,7 +199,8 @@ class Dataset:
             return cells
         empty = [None] * len(cells)
         said, heard = cells if column != media else empty, self.table.column(media) if media else empty
-        return [placed(c, m, self.table.root) for c, m in zip(said, heard, strict=True)]
+        root, model = self.table.root, heard_by(self.processors[modality])
+        return [placed(c, m, root, transcribe=model) for c, m in zip(said, heard, strict=True)]
 
     def _read_all(self, modality: str, column: str, progress: Progress | None) -> set[int]:
         """Make the Pieces of one modality that are not there yet, in chunks. Returns the broken rows."""

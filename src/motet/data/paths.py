@@ -92,7 +92,7 @@ def resolve_media(cell: str, root: Path, where: str) -> Path:
 
 def _mode_without_links(base: str, cell: str) -> int | None:
     """What kind of file `cell` is below the real folder `base`; None where a link, or a part such as ..,
-    is on the way, or nothing is there. A look at each part of the cell, in place of one at each of the path."""
+    is on the way, or nothing is there. Looks at each part of the cell only, not of the whole path."""
     mode = None
     for part in cell.split("/"):
         base = f"{base}/{part}"

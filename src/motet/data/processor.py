@@ -12,10 +12,11 @@ import numpy as np
 from motet.config import from_dict
 from motet.data.audio import AudioConfig, AudioProcessor, fit_audio, read_audio
 from motet.data.features import FeaturesConfig, FeaturesProcessor, fit_features, read_features
+from motet.data.hear import transcribed
 from motet.data.image import ImageProcessor
 from motet.data.media import VERSIONS, check_encoder
 from motet.data.picture import ImageConfig
-from motet.data.spoken import Spoken, read_words
+from motet.data.spoken import Heard, Spoken, read_words
 from motet.data.text import TextConfig, TextProcessor, parse_tokenizer, train_tokenizer
 from motet.data.video import VideoConfig, VideoProcessor
 from motet.errors import ConfigError, DataError, MismatchError
@@ -145,6 +146,11 @@ def spoken_in(processor: Processor) -> str:
     return "" if said == "none" else said
 
 
+def heard_by(processor: Processor) -> str:
+    """The folder of the model that hears the words where a text has none; "" for none."""
+    return processor.config.transcribe if isinstance(processor, TextProcessor) else ""
+
+
 def _check_kind(name: str, kind: str, encoder: Encoder | None) -> None:
     if encoder is None:
         return
@@ -164,6 +170,12 @@ def _as_text(cell: Any, root: Path) -> str | None:
             return None
     if isinstance(cell, Spoken):
         return cell.text
+    if isinstance(cell, Heard):
+        try:
+            heard = transcribed(cell, root)
+        except DataError:
+            return None
+        return None if heard is None else heard.text
     return None if cell is None or isinstance(cell, list | dict) else str(cell)
 
 

@@ -29,6 +29,14 @@ class Spoken:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """The cell of a sound or clip without words, and the folder of the model that is to hear them."""
+
+    media: Any
+    model: str
+
+
+@dataclass(frozen=True)
 class Timed:
     """A text and the time of each of its words (those of `text.split()`), in seconds; (words,) float32."""
 
@@ -37,14 +45,17 @@ class Timed:
     estimated: bool = False
 
 
-def placed(cell: Any, media: Any, root: Path) -> Any:
+def placed(cell: Any, media: Any, root: Path, *, transcribe: str = "") -> Any:
     """The cell of a text as its processor reads it; `media` is that of the sound or clip it is said in.
 
-    A file with word times as a `Path`; where the cell is empty, that of the file beside `media`; a
-    plain text as `Spoken`, or as it is where there is no sound or clip.
+    A file with word times as a `Path`; where the cell is empty, that of the file beside `media`, or
+    else `Heard` where `transcribe` names a model; a plain text as `Spoken`, or as it is where there is no
+    sound or clip.
     """
     if cell is None or cell == "":
         found = beside(media, root) if isinstance(media, str) and media else None
+        if found is None and transcribe and media not in (None, ""):
+            return Heard(media, transcribe)
         return None if found is None else Path(found)
     if is_transcript(cell) and (media is not None or (root / cell).is_file()):
         return Path(cell)

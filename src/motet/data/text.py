@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from motet.data.hear import transcribed
 from motet.data.media import broken, described, digest, half
-from motet.data.spoken import Spoken, Timed, read_words, spread
+from motet.data.spoken import Heard, Spoken, Timed, read_words, spread
 from motet.errors import ConfigError, DataError
 from motet.types import Encoder, Kind, ModalitySpec, Piece
 
@@ -27,6 +28,7 @@ class TextConfig:
     `vocab` is the most tokens that a tokenizer trained here may have. A plain text is given
     `seconds_per_word` of time a word, or, where it is `spoken_in` another modality (a sound or a clip),
     spread over the voiced part of that; "none" for no modality, "" to find it by the columns' names.
+    `transcribe` is the folder of a Whisper model, which hears the words of sounds and clips without any.
     """
 
     max_tokens: int = 128
@@ -34,6 +36,7 @@ class TextConfig:
     vocab: int = 8000
     seconds_per_word: float = 0.3
     spoken_in: str = ""
+    transcribe: str = ""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 3 or self.max_chars < 1 or self.vocab < 257:
@@ -133,14 +136,20 @@ class TextProcessor:
             DataError: not a text, or nothing in it that gives a token; a broken transcript or sound.
         """
         if isinstance(cell, Path):
-            text, times = read_words(cell, root)
-            words = ["".join(clean(word, MAX_WORD).split()) or "\ufffd" for word in text.split()]
-            return Timed(self._usable(" ".join(words)[: self.config.max_chars].strip()), times)
+            return self._timed(Timed(*read_words(cell, root)))
+        if isinstance(cell, Heard):
+            heard = transcribed(cell, root)
+            return None if heard is None else self._timed(heard)
         if isinstance(cell, Spoken):
             told = self._plain(cell.text)
             spoken = None if told is None else spread(told.split(), cell.media, root)
             return told if told is None or spoken is None else Timed(told, spoken, estimated=True)
         return self._plain(cell)
+
+    def _timed(self, told: Timed) -> Timed:
+        """Cleaned and cut, with as many words as before or fewer."""
+        words = ["".join(clean(word, MAX_WORD).split()) or "\ufffd" for word in told.text.split()]
+        return replace(told, text=self._usable(" ".join(words)[: self.config.max_chars].strip()))
 
     def _plain(self, cell: Any) -> str | None:
         if cell is None or cell == "":

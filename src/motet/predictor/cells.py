@@ -17,7 +17,7 @@ from motet.data.context import in_context
 from motet.data.media import square
 from motet.data.mel import RATE
 from motet.data.picture import to_rgb
-from motet.data.processor import Processor, spoken_in
+from motet.data.processor import Processor, heard_by, spoken_in
 from motet.data.spoken import Spoken, placed
 from motet.errors import DataError
 from motet.predictor.inputs import Entry
@@ -62,12 +62,13 @@ def cell_of(entry: Entry, modality: str, processor: Processor) -> tuple[Any, Pat
         return cell, root
     media = entry.cells.get(spoken_in(processor))
     if entry.line:
-        return placed(cell, media, root), root
+        return placed(cell, media, root, transcribe=heard_by(processor)), root
     if not isinstance(media, Path):
         return cell, root
     path = media.resolve()
-    told = Spoken(str(cell), path.name) if cell is not None else placed(None, path.name, path.parent)
-    return told, path.parent
+    if cell is not None:
+        return Spoken(str(cell), path.name), path.parent
+    return placed(None, path.name, path.parent, transcribe=heard_by(processor)), path.parent
 
 
 def _key(cell: Any, root: Path, processor: Processor) -> str | None:
