@@ -148,6 +148,32 @@ def test_vectors_are_of_unit_length_and_mixed_lists_are_fine(model: Predictor, t
     assert (model.encode_query(["x"]) == model.encode_document(["x"])).all()
 
 
+def test_kinds_name_modalities_and_mixed_lists_come_in_every_form(model: Predictor, table: Path) -> None:
+    picture, sound = table.parent / "1.png", table.parent / "1.wav"
+    assert np.allclose(model.encode({"image": picture}), model.encode(picture), atol=1e-6)
+    assert np.allclose(model.encode({"audio": sound}), model.encode(sound), atol=1e-6)
+    items = [
+        "a green thing",
+        picture,
+        {"image": Image.open(picture), "audio": sound},
+        {"text": "a green thing", "image": np.asarray(Image.open(picture)), "sound": sound},
+    ]
+    whole = model.encode(items)
+    assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    assert [model.heard(item) for item in items] == [
+        ("text",),
+        ("picture",),
+        ("picture", "sound"),
+        ("text", "picture", "sound"),
+    ]
+    eight, bits = model.encode(items, precision="int8"), model.encode(items, precision="binary")
+    assert (eight.dtype, eight.shape) == (np.int8, (4, 16)) and (bits.dtype, bits.shape) == (np.uint8, (4, 2))
+    assert np.allclose(model.similarity(eight, eight), whole @ whole.T, atol=0.05)
+    assert np.allclose(np.diag(model.similarity(bits, bits)), 1, atol=1e-6)
+    few = model.encode(items, dims=4, precision="int8")
+    assert few.shape == (4, 4) and np.abs(few).max(axis=1).tolist() == [127] * 4
+
+
 def test_a_sound_may_come_as_samples(model: Predictor, table: Path) -> None:
     with wave.open(str(table.parent / "2.wav")) as file:
         samples = np.frombuffer(file.readframes(4000), "<i2").astype(np.float32) / 32768
@@ -212,6 +238,8 @@ def test_wrong_use_is_named(model: Predictor, texts_only: Predictor, table: Path
         model.predict({"picture": "photo.png"})
     with pytest.raises(DataError, match="nothing in it"):
         model.predict({"text": "  "})
+    with pytest.raises(ConfigError, match="none of video is a modality"):
+        model.encode({"video": "clip.mp4"})
     with pytest.raises(ConfigError, match="none of smell is a modality"):
         model.predict({"smell": "roses"})
     with pytest.raises(ConfigError, match="int cannot be used"):

@@ -149,7 +149,7 @@ def test_a_page_shows_what_was_found_and_needs_no_network(tmp_path: Path) -> Non
     html = search_page(
         "a <dress>", [Hit("1", 0.5, "picture", fields), Hit("2", 0.25, "name", {"name": None})]
     )
-    assert html.count('<li class="hit"') == 2 and html.count("data:image/webp") == 1
+    assert html.count('<li class="find"') == 2 and html.count("data:image/webp") == 1
     assert "&lt;b&gt;dress" in html and "<b>dress" not in html and "/nowhere/x.png" in html
     assert "http" not in html.replace("http-equiv", "")
     assert "Nothing was found" in search_page("x", [])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from motet.data.image import load_image
 from motet.errors import DataError
-from motet.explain.media import picture_uri
 from motet.explain.style import Section, page
 from motet.types import Hit
 
@@ -27,20 +28,22 @@ PLAYED = {
     ".webm": "video/webm",
 }
 MOST = 200  # cells of media on one page, which carries them all
+SIDE = 400  # pixels of a thumbnail
 LARGEST = 4 << 20  # bytes of one sound or clip; larger ones are named
 _STYLE = """<style>
-.hits { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr)); gap:1.25rem;
+.finds { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr)); gap:1.25rem;
   list-style:none; padding:0; margin:1.5rem 0 0 }
-.hit { display:flex; flex-direction:column; background:var(--panel); border:1px solid var(--line);
+.find { display:flex; flex-direction:column; background:var(--panel); border:1px solid var(--line);
   border-radius:10px; overflow:hidden }
-.hit img, .hit video { display:block; width:100%; aspect-ratio:1; object-fit:contain; background:#fff }
-.hit video { background:#000; aspect-ratio:16/9 }
-.hit audio { width:calc(100% - 1.5rem); margin:.75rem .75rem 0 }
-.hit div { padding:.75rem 1rem 1rem; overflow-wrap:anywhere }
-.hit h3 { margin:0; font-size:1rem } .hit p { margin:.15rem 0 0 }
-.hit dl { margin:.5rem 0 0; font-size:.88rem; display:grid; grid-template-columns:auto 1fr; gap:.1rem .75rem }
-.hit dt { color:var(--soft) } .hit dd { margin:0 } .hit details { margin-top:.5rem }
-@media (max-width:30rem) { .hits { grid-template-columns:1fr 1fr; gap:.75rem } .hit dl { display:block } }
+.find img, .find video { display:block; width:100%; aspect-ratio:1; object-fit:contain; background:#fff }
+.find video { background:#000; aspect-ratio:16/9 }
+.find audio { width:calc(100% - 1.5rem); margin:.75rem .75rem 0 }
+.find div { padding:.75rem 1rem 1rem; overflow-wrap:anywhere }
+.find h3 { margin:0; font-size:1rem } .find p { margin:.15rem 0 0 }
+.find dl { margin:.5rem 0 0; font-size:.88rem; display:grid; grid-template-columns:auto 1fr; gap:.1rem .75rem }
+.find dt { color:var(--soft) } .find dd { margin:0 } .find details { margin-top:.5rem }
+@media (max-width:30rem) { .finds { grid-template-columns:1fr 1fr; gap:.75rem }
+  .find dl { display:block } }
 </style>"""
 
 
@@ -66,12 +69,12 @@ def search_page(
             kept = base64.b64encode(thumbnails[hit.id]).decode()
             shown.append(f'<img src="data:image/webp;base64,{kept}" alt="{escape(hit.id)}" loading="lazy">')
         cards.append(_card(rank, hit, "".join(shown), texts))
-    body = f'{_STYLE}<ol class="hits" start="{first}">{"".join(cards)}</ol>'
+    body = f'{_STYLE}{_legend(hits)}<ol class="finds" start="{first}">{"".join(cards)}</ol>'
     if not cards:
         body = "<p>Nothing was found.</p>"
     last = first + len(hits) - 1
     head = f"The best {len(hits)}" if first == 1 else f"Places {first} to {last}"
-    return page(title, [Section(head, body, _legend(hits))], lead="Best first.", foot="Made by Motet.")
+    return page(title, [Section(head, body)], lead="Best first.", foot="Made by Motet.")
 
 
 def _card(rank: int, hit: Hit, media: str, texts: Sequence[tuple[str, str]]) -> str:
@@ -80,7 +83,7 @@ def _card(rank: int, hit: Hit, media: str, texts: Sequence[tuple[str, str]]) -> 
     rest = [("row", hit.id), *((name, text) for name, text in texts if text != heading)]
     known = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rest)
     return (
-        f'<li class="hit">{media}<div><h3>{rank}. {escape(heading)}</h3>'
+        f'<li class="find">{media}<div><h3>{rank}. {escape(heading)}</h3>'
         f'<p class="note">{_score(hit)}</p>'
         f"<details><summary>more</summary><dl>{known}</dl></details></div></li>"
     )
@@ -91,9 +94,9 @@ def _is_prose(text: str) -> bool:
 
 
 def _score(hit: Hit) -> str:
-    said = "" if hit.match is None else f"match {hit.match:.0%}, "
-    late = "" if hit.late is None else f", by token {hit.late:.3f}"
-    return f"{said}cosine {hit.score:.3f}{late} by {escape(hit.modality)}"
+    said = [] if hit.match is None else [f"match {hit.match:.0%}"]
+    said += [f"cosine {hit.score:.3f}", *([] if hit.late is None else [f"by token {hit.late:.3f}"])]
+    return " · ".join([*said, escape(hit.modality)])
 
 
 def _legend(hits: Sequence[Hit]) -> str:
@@ -101,8 +104,8 @@ def _legend(hits: Sequence[Hit]) -> str:
     if all(hit.match is None for hit in hits):
         return ""
     return (
-        "“Match” is the probability that the two belong together if one of two such pairs does, learned from "
-        "the cosines of related and unrelated rows that the model was not trained on."
+        '<p class="note">Match: the probability that the two belong together if one of two such pairs does, '
+        "learned from rows that the model was not trained on.</p>"
     )
 
 
@@ -116,10 +119,19 @@ def _media(name: str, cell: Any, id: str) -> str:
         if not path.is_file():
             return ""
         if suffix in PICTURES:
-            return f'<img src="{picture_uri(path)}" alt="{label}" loading="lazy">'
+            return f'<img src="{_thumbnail(path)}" alt="{label}" loading="lazy">'
         if path.stat().st_size <= LARGEST:
             kind = PLAYED[suffix]
             uri = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
             tag = kind.partition("/")[0]
             return f'<{tag} controls preload="metadata" aria-label="{label}" src="{uri}"></{tag}>'
     return ""
+
+
+def _thumbnail(path: Path) -> str:
+    """The whole picture, at most SIDE pixels wide and high, as a data: URI."""
+    picture = load_image(path, least=SIDE)
+    picture.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=84)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,9 @@ from motet.errors import ConfigError, DataError
 from motet.model import Motet, TaskSpec
 from motet.predictor import hub
 from motet.predictor.answers import prediction
+from motet.predictor.batches import BATCH, in_batches
 from motet.predictor.cells import Broken, cell_of, keys_of, read_entries
-from motet.predictor.inputs import Entry, entry_of
+from motet.predictor.inputs import Entry, entry_of, is_table
 from motet.predictor.stored import Judged, choose_device, open_model
 from motet.predictor.tables import TableEntries, rows_of
 from motet.predictor.vectors import Precision, similarity, smaller
@@ -30,11 +30,10 @@ from motet.tasks.scores import Scores
 from motet.types import Sample, TokenBatch
 
 if TYPE_CHECKING:
-    from motet.explain.report import Explanation
+    from motet.explain.report import Explanation, WholeExplanation
     from motet.index import Index
 
 Progress = Callable[[int, int, str], None]
-BATCH = 64
 
 
 class Predictor:
@@ -245,27 +244,16 @@ class Predictor:
         )
         return TableEntries(table, self.processors, self.columns)
 
-    @torch.inference_mode()
     def _run(
         self, entries: Iterable[Entry], call: Callable[[TokenBatch], Any], *, strict: bool, batch: int = BATCH
     ) -> Iterator[tuple[Entry, Sample | Broken, Any, int]]:
-        """Each entry with its sample, the output of its batch and its row there; in order."""
-        stream = iter(entries)
-        while part := list(islice(stream, batch)):
-            samples = read_entries(part, self.processors, self.cache)
-            usable = [s for s in samples if isinstance(s, Sample) and s.pieces]
-            output = call(self.batch(usable)) if usable else None
-            i = 0
-            for entry, sample in zip(part, samples, strict=True):
-                if isinstance(sample, Broken):
-                    if strict:
-                        raise DataError(f"{entry.where}: {sample.error}")
-                    yield entry, sample, None, 0
-                elif not sample.pieces:
-                    yield entry, sample, None, 0
-                else:
-                    yield entry, sample, output, i
-                    i += 1
+        return in_batches(
+            entries,
+            lambda part: read_entries(part, self.processors, self.cache),
+            lambda samples: call(self.batch(samples)),
+            strict=strict,
+            batch=batch,
+        )
 
     def batch(self, samples: Sequence[Sample]) -> TokenBatch:
         """Samples as the model takes them, on its device."""
@@ -289,37 +277,48 @@ class Predictor:
 
         opened = open_table(table)
         columns = self.columns.bind(opened)
-        if part is None and self.judged is not None and self.judged.table == opened.fingerprint:
-            rows, part = list(self.judged.rows), self.judged.part
-        else:
-            rows, part = rows_of(opened, columns, part)
+        rows, part = self.judged_rows(opened, columns, part)
         dataset = Dataset(opened, columns, self.processors, rows, cache=self.cache, quarantine=Quarantine())
         dataset.prepare(progress)
         samples = [dataset[i] for i in range(len(dataset))]
         return {"part": part} | evaluate(self.model, samples, progress=progress)
+
+    def judged_rows(self, table: Table, columns: Columns, part: str | None) -> tuple[list[int], str]:
+        """The rows of a part; without one, those that the model was judged by, else as `evaluate` says."""
+        if part is None and self.judged is not None and self.judged.table == table.fingerprint:
+            return list(self.judged.rows), self.judged.part
+        return rows_of(table, columns, part)
 
     def explain(
         self,
         input: Any,
         *,
         row: str | None = None,
+        rows: int = 100,
         index: Index | None = None,
         against: str | None = None,
-    ) -> Explanation:
+        progress: Progress | None = None,
+    ) -> Explanation | WholeExplanation:
         """Where the model looked: `.save("report.html")`, `.to_dict()`, or shown by itself in a notebook.
 
-        row: of a table, the id of the row to explain, else the first.
+        A table is explained as a whole, by `rows` of the rows that `evaluate` would take.
+        row: of a table, the id of the one row to explain.
         index, against: an index and the id of one of its rows: also, which tokens of the two met.
 
         Raises:
             ConfigError: no such row, or no modality for the input.
             DataError: the input cannot be read, or is empty.
         """
-        from motet.explain.report import Explanation
+        from motet.explain.report import Explanation, WholeExplanation
         from motet.predictor.look import explain_entry, one_entry, result_of
+        from motet.predictor.whole import explain_table
 
         if (index is None) != (against is None):
             raise ConfigError("explain: an index and the id of its row go together: --index with --against.")
+        if is_table(input) and row is None:
+            if index is not None:
+                raise ConfigError(f"{input}: --against goes with one row of a table: add --row ID.")
+            return WholeExplanation(explain_table(self, input, rows=rows, progress=progress))
         other = None
         if index is not None and against is not None:
             self.needs_space()
