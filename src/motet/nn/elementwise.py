@@ -17,10 +17,10 @@ from motet.nn import operators  # noqa: F401  (torch.ops.motet)
 from motet.types import Layout
 
 
-def _times(x: Tensor, table: Tensor, modality: Tensor) -> Tensor:
-    """x times its modality's row: (T, [H,] W), (M, W) -> the shape of x. One row stands for all."""
+def _rows(table: Tensor, x: Tensor, modality: Tensor) -> Tensor:
+    """The row of each token's modality, to go with x of (T, [H,] W). One row stands for all."""
     rows = table if len(table) == 1 else table.index_select(0, modality)
-    return x * (rows.unsqueeze(1) if x.dim() == 3 else rows)
+    return rows.unsqueeze(1) if x.dim() == 3 else rows
 
 
 def _by_modality(x: Tensor, table: Tensor, offsets: Tensor) -> Tensor:
@@ -40,23 +40,21 @@ class _Normalize(torch.autograd.Function):
         wide = wide if mean is None else wide - mean
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(x, weight, bias, mean, scale, modality, offsets)
-        y = _times(wide * scale, weight, modality)
-        if bias is not None:
-            rows = bias if len(bias) == 1 else bias.index_select(0, modality)
-            y = y + (rows.unsqueeze(1) if x.dim() == 3 else rows)
-        return y.to(x.dtype)
+        y = (wide * scale).mul_(_rows(weight, x, modality))
+        return (y if bias is None else y.add_(_rows(bias, x, modality))).to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, weight, bias, mean, scale, modality, offsets = ctx.saved_tensors
-        grad = grad.to(scale.dtype)
-        normal = (x.to(scale.dtype) if mean is None else x.to(scale.dtype) - mean) * scale
+        grad, wide = grad.to(scale.dtype), x.to(scale.dtype)
+        normal = (wide if mean is None else wide - mean) * scale
         grad_weight = _by_modality(grad * normal, weight, offsets)
         grad_bias = None if bias is None else _by_modality(grad, bias, offsets)
-        grad = _times(grad, weight, modality)
+        grad = grad * _rows(weight, x, modality)
+        along = (grad * normal).mean(-1, keepdim=True)
         if mean is not None:
-            grad = grad - grad.mean(-1, keepdim=True)
-        grad_x = (grad - normal * (grad * normal).mean(-1, keepdim=True)) * scale
+            grad.sub_(grad.mean(-1, keepdim=True))
+        grad_x = grad.addcmul_(normal, along, value=-1).mul_(scale)
         return grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None
 
 
