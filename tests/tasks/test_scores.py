@@ -52,9 +52,7 @@ def test_probabilities_hold_on_other_rows_and_rise() -> None:
     assert (np.diff(shares) >= 0).all() and (shares[0], shares[-1]) == (0.0, 1.0)
     (found,) = measure_scores(scores, *planted(400, 1))
     assert found["pairs"] == 400 and found["auroc"] > 0.95 and found["ece"] < 0.06
-    moved = Scores(
-        tuple(PairScores(p.first, p.second, p.random, p.slope, 0.0) for p in scores.pairs if p.slope)
-    )
+    moved = Scores((PairScores("a", "b", pair.random, pair.slope, (pair.intercept or 0) + 4),))
     assert measure_scores(moved, *planted(400, 1))[0]["ece"] > 0.15
 
 

@@ -40,7 +40,8 @@ _STYLE = """<style>
 .find audio { width:calc(100% - 1.5rem); margin:.75rem .75rem 0 }
 .find div { padding:.75rem 1rem 1rem; overflow-wrap:anywhere }
 .find h3 { margin:0; font-size:1rem } .find p { margin:.15rem 0 0 }
-.find dl { margin:.5rem 0 0; font-size:.88rem; display:grid; grid-template-columns:auto 1fr; gap:.1rem .75rem }
+.find dl { margin:.5rem 0 0; font-size:.88rem; display:grid; gap:.1rem .75rem;
+  grid-template-columns:auto 1fr }
 .find dt { color:var(--soft) } .find dd { margin:0 } .find details { margin-top:.5rem }
 @media (max-width:30rem) { .finds { grid-template-columns:1fr 1fr; gap:.75rem }
   .find dl { display:block } }
