@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from motet.errors import MismatchError, StorageError
-from motet.index import Index
+from motet.index import Index, lance
 from motet.index.address import unfinished
 from tests.index.test_index import WordModel
 
@@ -40,13 +40,25 @@ def _write(path: Path, first: int, last: int, limit: int, said: Connection) -> N
         sys.exit(error.exit_code)
 
 
+def _tend(path: Path, first: int, last: int, limit: int, said: Connection) -> None:
+    """Add a little, merge all files and build the search index anew, again and again."""
+    lance.INDEX_FROM = 100
+    lance.LanceDatabase._indexed = lambda self: False  # type: ignore[method-assign]
+    index = Index.open(path, WordModel(path.parent / "model"))  # type: ignore[arg-type]
+    said.send(first)
+    for start in range(first, last, BATCH):
+        index.add([{"id": str(i), "title": f"thing {i}", "price": i} for i in range(start, start + BATCH)])
+        said.send(start + BATCH)
+        index.flush()
+
+
 class Writer:
     """A process that adds rows, and what it has acknowledged."""
 
-    def __init__(self, path: Path, first: int, last: int, limit: int = 0) -> None:
+    def __init__(self, path: Path, first: int, last: int, limit: int = 0, work: Any = _write) -> None:
         self.first = first
         self.pipe, theirs = SERVER.Pipe(duplex=False)
-        self.process = SERVER.Process(target=_write, args=(path, first, last, limit, theirs))
+        self.process = SERVER.Process(target=work, args=(path, first, last, limit, theirs))
         self.process.start()
         theirs.close()
 
@@ -99,8 +111,31 @@ def test_what_was_acknowledged_survives_kill_9(index: Index) -> None:
     assert added.added + added.unchanged == 20 and added.replaced == 0
 
 
-def test_several_writers_lose_nothing(index: Index) -> None:
-    writers = [Writer(index.path, 40 * i, 40 * i + 40) for i in range(4)]
+def test_kill_9_in_the_midst_of_merging_and_building(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    index = Index.create(tmp_path / "shop.index", WordModel(tmp_path / "model"), "lancedb")  # type: ignore[arg-type]
+    index.add([{"id": str(i), "title": f"thing {i}", "price": i} for i in range(400)])
+    rng = np.random.default_rng(1)
+    last = 400
+    for _ in range((KILLS + 1) // 2):
+        writer = Writer(index.path, last, last + 10_000, work=_tend)
+        assert writer.pipe.recv() == last
+        time.sleep(float(rng.uniform(0, 1.0)))
+        writer.process.kill()
+        acknowledged = max([last, *writer.said()])
+        ids = sorted(map(int, ids_in(index)))
+        assert acknowledged <= len(ids) <= acknowledged + BATCH
+        assert ids == list(range(len(ids)))
+        last = len(ids)
+    index.flush()
+    assert index.search("thing 7", top=1)[0].id == "7"
+
+
+def test_sixteen_writers_and_a_merging_lose_nothing(index: Index) -> None:
+    writers = [Writer(index.path, 10 * i, 10 * i + 10) for i in range(16)]
+    while any(writer.process.is_alive() for writer in writers):
+        index.flush()
+        assert len({hit.id for hit in index.search("thing", top=1000)}) <= 160
     for writer in writers:
         said = writer.said()
         assert writer.process.exitcode == 0, said

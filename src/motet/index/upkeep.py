@@ -23,8 +23,13 @@ class Upkeep:
         self._error: MotetError | None = None
 
     def start(self) -> None:
-        """Begin in the background, unless it is under way."""
+        """Begin in the background, unless it is under way.
+
+        Raises:
+            MotetError: as `wait`.
+        """
         if self._thread is None or not self._thread.is_alive():
+            self.wait()
             self._thread = Thread(target=self._run, name=f"upkeep of {self.path.name}")
             self._thread.start()
 
