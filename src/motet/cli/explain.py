@@ -7,21 +7,24 @@ from typing import Annotated
 
 import typer
 
-from motet.cli.output import emit
+from motet.cli.output import emit, progress
 
 
 def explain(
     model: Annotated[Path, typer.Argument(help="A model folder, as `motet fit` wrote it.")],
-    input: Annotated[
-        str, typer.Argument(help="A media file, a text, or a table, whose first row is explained.")
-    ],
+    input: Annotated[str, typer.Argument(help="A media file, a text, or a table, explained as a whole.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    row: Annotated[
-        str | None, typer.Option(help="Of a table: the id of the row, instead of the first.")
-    ] = None,
+    row: Annotated[str | None, typer.Option(help="Of a table: the id of the one row to explain.")] = None,
+    rows: Annotated[
+        int,
+        typer.Option(min=1, help="Of a table: how many rows, drawn from those that `evaluate` would take."),
+    ] = 100,
     index: Annotated[Path | None, typer.Option(help="An index that the input was searched in.")] = None,
     against: Annotated[
         str | None, typer.Option(metavar="ID", help="The id of a result: shows which tokens of the two met.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="DIR", help="Also write every view as PNG and SVG.")
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="The numbers behind the page, as one JSON object.")
@@ -36,8 +39,12 @@ def explain(
         from motet.index import Index
 
         opened = Index.open(index, predictor)
-    explanation = predictor.explain(input, row=row, index=opened, against=against)
+    bar = progress()
+    explanation = predictor.explain(input, row=row, rows=rows, index=opened, against=against, progress=bar)
+    bar.close()
     explanation.save(out)
+    if png is not None:
+        explanation.save_pictures(png)
     if json:
         emit(explanation.to_dict())
     else:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from motet.explain import draw, report
+from motet.explain import draw, more, report
 from motet.explain import media as show
+from motet.explain.believe import believe_html
 from motet.explain.item import Explained
+from motet.explain.panel import panel_html
 from motet.explain.style import Section, page
 
 SHOWN = 6  # pictures found per query
@@ -201,7 +203,7 @@ def _retrieval(data: DemoReport) -> str:
 def _query(query: Query) -> str:
     how = "synthesised speech" if query.sound else "typed"
     rank = f", the right one at place {query.rank:,}" if query.rank else ""
-    player = show.player(query.sound, f"{query.text}, {how}") if query.sound else ""
+    player = show.played(query.sound, f"{query.text}, {how}") if query.sound else ""
     hits = "".join(map(_hit, query.found[:SHOWN]))
     asked = f'<h3>\u201c{escape(query.text)}\u201d</h3><p class="note">{how}{rank}</p>{player}'
     return f'<div class="query"><div>{asked}</div><ol class="hits">{hits}</ol></div>'
@@ -276,12 +278,11 @@ def _subsets(data: DemoReport, name: str, task: Mapping[str, Any]) -> str:
 def _item(item: Explained, notes: Mapping[str, str]) -> str:
     media = {m: replace(shown, note=notes.get(m, shown.note)) for m, shown in item.media.items()}
     item = replace(item, media=media)
-    left = report.input_html(item) + report.answer_html(item)
-    top = f'<div class="columns"><div>{left}</div><div>{report.matrix_html(item)}</div></div>'
-    pictures = report.pictures_html(item)
-    words = f"<h3>Each word over the picture</h3>{pictures}" if pictures else ""
-    reached = f"<h3>What reached the answer</h3>{report.reached_html(item)}"
-    return f'<div class="item"><h3>{escape(item.title)}</h3>{top}{words}{reached}</div>'
+    answer = report.reached_html(item) + more.matrix_html(item)
+    return (
+        f'<div class="item"><h3>{escape(item.title)}</h3>{report.said_html(item)}{panel_html(item)}{answer}'
+        f"<details><summary>Whether to believe it</summary>{believe_html(item)}</details></div>"
+    )
 
 
 def _colour(i: int) -> str:

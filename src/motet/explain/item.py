@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from motet.explain.capture import Capture, Score, capture
 from motet.explain.faithfulness import DeletionTest, deletion_tests
 from motet.explain.occlusion import Meeting, kept_place, leave_one_out
 from motet.explain.patterns import Pattern, patterns
+from motet.explain.relevance import relevance
 from motet.explain.rollout import Importance, gradient_rollout, integrated_gradients, rollout
+from motet.explain.units import Units, units
 from motet.explain.views import (
     HeadStatistics,
     ModalityMatrix,
@@ -51,11 +54,12 @@ class Explained:
 
     predictions[task] = {"label", "scores"}. What is explained is `answer`: the probability of the
     likeliest class of the first task, or how far a number lies from the training rows' mean, or, of a
-    model without tasks, the input's place in the shared space. importance: gradient-weighted rollout
-    (of a place: leaving tokens out one by one); plain: attention rollout; check: integrated
-    gradients. tests: the deletion test of each of these, importance first.
+    model without tasks, the input's place in the shared space. importance: relevance (of a
+    place: leaving tokens out one by one); plain: attention rollout; check: integrated gradients. tests:
+    the deletion test of each of these and of gradient-weighted rollout, importance first.
     words[m]: each word of the text over the tokens of modality m, where the two meet; seconds: pairs of
-    modalities that both last; meeting: set where the input was held against a result of a search.
+    modalities that both last; units: what a reader can point at;
+    meeting: set where the input was held against a result of a search.
     """
 
     title: str
@@ -68,6 +72,7 @@ class Explained:
     patterns: tuple[Pattern, ...]
     seconds: tuple[TemporalAttention, ...]
     words: Mapping[str, TokenAttention]
+    units: Units
     plain: Importance
     importance: Importance
     check: Importance | None
@@ -98,6 +103,7 @@ class Explained:
             "modality_matrix": self.matrix.to_dict(),
             "words": {name: view.to_dict() for name, view in self.words.items()},
             "temporal": [view.to_dict() for view in self.seconds],
+            "units": self.units.to_dict(),
             "heads": self.heads.to_dict(),
             "patterns": [view.to_dict() for view in self.patterns],
             "explained": self.answer,
@@ -127,11 +133,12 @@ def explain_sample(
     long = captured.layout.tokens > LONG
     check = None if long else integrated_gradients(model, batch, captured, score, steps=STEPS)
     tasked = bool(model.config.tasks)
-    importance = gradient_rollout(captured) if tasked else leave_one_out(model, batch, captured, score)
-    views = [importance, *([check] if check else []), plain]
-    tests = deletion_tests(model, batch, views, score, orders=8 if long else 32)
+    find = relevance if tasked else leave_one_out
+    importance = find(model, batch, captured, score)
+    views = [importance, *([check] if check else []), gradient_rollout(captured), plain]
+    tests = deletion_tests(model, batch, views, score, orders=8 if long else 40)
     return Explained(
-        title=title or ", ".join(m.text for m in media.values() if m.text) or "One input",
+        title=title or _title(media),
         kinds=kinds,
         media=media,
         predictions={t.name: _said(t, captured.output) for t in model.config.tasks},
@@ -141,6 +148,7 @@ def explain_sample(
         patterns=patterns(captured),
         seconds=_seconds(captured, kinds),
         words=_words(captured, kinds),
+        units=units(captured, importance, kinds),
         plain=plain,
         importance=importance,
         check=check,
@@ -148,6 +156,13 @@ def explain_sample(
         truth=truth,
         captured=captured,
     )
+
+
+def _title(media: Mapping[str, Media]) -> str:
+    """The texts, shortened, or the names of the files."""
+    texts = [m.text for m in media.values() if m.text]
+    names = dict.fromkeys(m.file.name for m in media.values() if m.file is not None)
+    return shorten(", ".join(texts) or ", ".join(names) or "One input", 80, placeholder=" \u2026")
 
 
 def answer_score(tasks: Sequence[TaskSpec], output: Output) -> tuple[Score, str]:

@@ -1,4 +1,4 @@
-"""Parts of a report for who looks closer: seconds, heads, patterns, and a result held beside a query."""
+"""Parts of a report for who looks closer: modalities, seconds, heads and patterns."""
 
 from __future__ import annotations
 
@@ -8,47 +8,134 @@ from itertools import pairwise
 import numpy as np
 
 from motet.explain import draw
-from motet.explain import media as show
-from motet.explain.item import Explained, Media
+from motet.explain.item import Explained
 from motet.explain.patterns import Pattern
-from motet.explain.views import TemporalAttention, on_grid, word_spans
+from motet.explain.said import shown_as
+from motet.explain.views import TemporalAttention, word_spans
 
 CELL = 22.0
+SMALL = 150.0  # the most that one head's matrix takes
+
+
+def matrix_html(item: Explained) -> str:
+    """Modality x modality, corrected, with the raw shares behind it; empty for a single modality."""
+    matrix = item.matrix
+    if len(matrix.modalities) < 2:
+        return ""
+    names = list(matrix.modalities)
+    head = ["listens", *(f"to {name}" for name in names), *(f"{name}, raw" for name in names), "tokens"]
+    rows: list[list[str | int | float]] = [
+        [
+            name,
+            *map(float, matrix.whole_corrected[i]),
+            *map(float, matrix.whole_raw[i]),
+            int(matrix.tokens[i]),
+        ]
+        for i, name in enumerate(names)
+    ]
+    caption = (
+        "Each row adds up to one: how a modality divides its attention, mean over heads and over the "
+        "layers in which modalities meet. Corrected for how many tokens each has; the raw shares are in "
+        "the table."
+    )
+    by_head = [
+        [f"layer {layer}, head {head}, {name}", *map(float, matrix.corrected[layer, head, i])]
+        for layer in range(matrix.corrected.shape[0])
+        for head in range(matrix.corrected.shape[1])
+        for i, name in enumerate(names)
+    ]
+    each = "The same for every layer and head; rows listen, columns are listened to, in the order above."
+    parts = (
+        draw.figure(matrix_svg(item), caption, draw.table(head, rows)),
+        draw.figure(matrices_svg(item), each, draw.table(["who listens", *names], by_head)),
+    )
+    return f'<div class="columns">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+
+
+def matrix_svg(item: Explained) -> str:
+    """Modality x modality over the whole model, corrected."""
+    names = list(item.matrix.modalities)
+    return draw.heat_map(
+        item.matrix.whole_corrected, names, names, title="Attention of each modality to each modality",
+        row_name="listens", col_name="to", most=2 / len(names),
+    )  # fmt: skip
+
+
+def matrices_svg(item: Explained) -> str:
+    """Modality x modality for every layer (down) and head (across), corrected."""
+    values = item.matrix.corrected
+    layers, heads, count, _ = values.shape
+    cell = min(SMALL / count, 620 / heads / (count + 0.6), 24)
+    step, left, top = (count + 0.6) * cell, 62.0, 30.0
+    parts = [f'<text class="soft end" x="{left - 10:g}" y="26">head</text>']
+    for head in range(heads):
+        x = left + head * step + count * cell / 2
+        parts.append(f'<text class="middle" x="{x:.1f}" y="26">{head}</text>')
+    for layer in range(layers):
+        y = top + layer * step
+        place = f'x="{left - 10:g}" y="{y + count * cell / 2 + 4:.1f}"'
+        parts.append(f'<text class="end" {place}>layer {layer}</text>')
+        for head in range(heads):
+            parts += [
+                _rect(
+                    left + head * step + j * cell, y + i * cell, cell, cell, float(values[layer, head, i, j])
+                )
+                for i in range(count)
+                for j in range(count)
+            ]
+    title = "Attention between modalities in every layer and head"
+    return draw.svg(left + heads * step, top + layers * step, title, "".join(parts))
 
 
 def seconds_html(item: Explained) -> str:
     """Each pair of lasting modalities, seconds against seconds, words written at their times."""
-    return "".join(
-        f"<h3>{escape(view.query)} listening to {escape(view.key)}</h3>{_seconds(item, view)}"
-        for view in item.seconds
-    )
+    parts = []
+    for view in item.seconds:
+        title = f"{shown_as(item, view.query)} listening to {shown_as(item, view.key)}"
+        parts.append(f"<div><h3>{escape(title)}</h3>{_seconds(item, view)}</div>")
+    return f'<div class="columns">{"".join(parts)}</div>' if parts else ""
 
 
 def _seconds(item: Explained, view: TemporalAttention) -> str:
-    bins = len(view.weights)
-    left, top = 130.0, 84.0
-    side = CELL * bins
-    parts = [
-        _rect(left + j * CELL, top + i * CELL, view.weights[i, j] / (float(view.weights.max()) or 1.0))
-        for i in range(bins)
-        for j in range(bins)
-    ]
-    for i, name in _marks(item, view.query, view.query_edges):
-        parts.append(
-            f'<text class="end" x="{left - 8:g}" y="{top + (i + 0.7) * CELL:g}">{escape(name)}</text>'
-        )
-    for j, name in _marks(item, view.key, view.key_edges):
-        x, y = left + (j + 0.6) * CELL, top - 8
-        parts.append(f'<text x="{x:g}" y="{y:g}" transform="rotate(-50 {x:g} {y:g})">{escape(name)}</text>')
-    title = f"Seconds of {view.query} (down) against seconds of {view.key} (across)"
-    picture = draw.svg(left + side + 40, top + side + 4, title, "".join(parts), most=620)
     rows: list[list[str | int | float]] = [
         [f"{view.query_edges[i]:.2f} s", f"{view.key_edges[int(w.argmax())]:.2f} s", float(w.max())]
         for i, w in enumerate(view.weights)
         if w.any()
     ]
     numbers = draw.table([f"{view.query}, from", f"listens most to {view.key} at", "share"], rows)
-    return draw.figure(picture, "Each row adds up to one; the fuller the colour, the more is heard.", numbers)
+    caption = (
+        f"Time of {view.query} runs down, of {view.key} across. Each row adds up to one; the fuller the "
+        "colour, the more is heard."
+    )
+    return draw.figure(seconds_svg(item, view), caption, numbers)
+
+
+def seconds_svg(item: Explained, view: TemporalAttention) -> str:
+    """Seconds of one modality (down) against seconds of another (across)."""
+    bins, left, top = len(view.weights), 118.0, 78.0
+    side, most = CELL * bins, float(view.weights.max()) or 1.0
+    down, across = _spans(view.weights.any(1)), _spans(view.weights.any(0))
+    parts = [
+        _rect(left + x * CELL, top + y * CELL, (x2 - x) * CELL, (y2 - y) * CELL, view.weights[i, j] / most)
+        for i, y, y2 in down
+        for j, x, x2 in across
+    ]
+    middle = {i: (a + b) / 2 for i, a, b in down}, {j: (a + b) / 2 for j, a, b in across}
+    for i, name in _marks(item, view.query, view.query_edges):
+        y = top + middle[0].get(i, i + 0.5) * CELL + 4
+        parts.append(f'<text class="end" x="{left - 8:g}" y="{y:g}">{escape(name)}</text>')
+    for j, name in _marks(item, view.key, view.key_edges):
+        x, y = left + middle[1].get(j, j + 0.5) * CELL + 2, top - 8
+        parts.append(f'<text x="{x:g}" y="{y:g}" transform="rotate(-50 {x:g} {y:g})">{escape(name)}</text>')
+    title = f"Seconds of {view.query} (down) against seconds of {view.key} (across)"
+    return draw.svg(left + side + 40, top + side + 4, title, "".join(parts), most=620)
+
+
+def _spans(used: np.ndarray) -> list[tuple[int, float, float]]:
+    """Each bin that holds tokens, stretched half-way to the next that does: (bin, from, to) in bins."""
+    bins = np.flatnonzero(used)
+    edges = [0.0, *((bins[1:] + bins[:-1] + 1) / 2).tolist(), float(len(used))]
+    return [(int(i), a, b) for i, (a, b) in zip(bins, pairwise(edges), strict=True)]
 
 
 def _marks(item: Explained, modality: str, edges: np.ndarray) -> list[tuple[int, str]]:
@@ -65,37 +152,54 @@ def _marks(item: Explained, modality: str, edges: np.ndarray) -> list[tuple[int,
     return list(found.items())
 
 
+HEADS = {
+    "cross": ("Listens to other modalities", "0: its own modality only, 1: others only."),
+    "entropy": ("Spread of attention", "0: one token, 1: all that it may see, alike."),
+    "distance": ("Distance", "Mean seconds between who listens and who is heard."),
+}
+
+
 def heads_html(item: Explained) -> str:
     """What each head does, layer by layer, and who may look at whom."""
-    heads = item.heads
-    layers = [f"layer {i}" for i in range(len(heads.own))]
-    columns = [str(h) for h in range(heads.own.shape[1])]
-    charts = [
-        ("Listens to other modalities", heads.cross, 1.0, "0: its own modality only, 1: others only."),
-        ("Spread of attention", heads.entropy, 1.0, "0: one token, 1: all that it may see, alike."),
-        ("Distance", heads.distance, 0.0, "Mean seconds between who listens and who is heard."),
-    ]
-    parts = [
-        f"<div><h3>{name}</h3>"
-        + draw.figure(
-            draw.heat_map(values, layers, columns, title=name, col_name="head", most=most, cell=(56, 36)),
-            note,
-            draw.table(
-                ["layer", *columns],
-                [[layer, *map(float, v)] for layer, v in zip(layers, values, strict=True)],
-            ),
+    columns = [str(h) for h in range(item.heads.own.shape[1])]
+    parts = []
+    for name, svg in heads_svgs(item).items():
+        title, note = HEADS[name]
+        rows: list[list[str | int | float]] = [
+            [f"layer {i}", *map(float, line)] for i, line in enumerate(getattr(item.heads, name))
+        ]
+        parts.append(
+            f"<div><h3>{title}</h3>{draw.figure(svg, note, draw.table(['layer', *columns], rows))}</div>"
         )
-        + "</div>"
-        for name, values, most, note in charts
-    ]
-    parts += [f"<div><h3>Who may look at whom</h3>{_pattern(item, p)}</div>" for p in item.patterns]
+    ordered = ", ".join(item.matrix.modalities)
+    rows = [[", ".join(map(str, p.layers)), float(p.density)] for p in item.patterns]
+    numbers = draw.table(["layers", "share of all pairs"], rows)
+    for pattern in item.patterns:
+        names = ", ".join(map(str, pattern.layers))
+        said = f"Layers {names}: {draw.percent(pattern.density)} of all pairs. Tokens in the order {ordered}."
+        figure = draw.figure(pattern_svg(pattern), said, numbers)
+        parts.append(f"<div><h3>Who may look at whom</h3>{figure}</div>")
     return f'<div class="columns">{"".join(parts)}</div>'
 
 
-def _pattern(item: Explained, pattern: Pattern) -> str:
+def heads_svgs(item: Explained) -> dict[str, str]:
+    """Each statistic of the heads, layers down, heads across."""
+    layers, columns = [f"layer {i}" for i in range(len(item.heads.own))], range(item.heads.own.shape[1])
+    most = {"cross": 1.0, "entropy": 1.0, "distance": 0.0}
+    return {
+        name: draw.heat_map(
+            getattr(item.heads, name), layers, [str(h) for h in columns], title=HEADS[name][0],
+            col_name="head", most=most[name], cell=(56, 36),
+        )
+        for name in HEADS
+    }  # fmt: skip
+
+
+def pattern_svg(pattern: Pattern) -> str:
+    """Who may look (down) at whom (across)."""
     cells = len(pattern.share)
     side = 240 / cells
-    parts = []
+    parts = ['<rect class="base" width="240" height="240"/>']
     for i, line in enumerate(pattern.share):
         edges = [*np.flatnonzero(np.diff(line, prepend=np.nan)).tolist(), cells]
         for a, b in pairwise(edges):
@@ -104,79 +208,10 @@ def _pattern(item: Explained, pattern: Pattern) -> str:
                     f'x="{a * side:.2f}" y="{i * side:.2f}" width="{(b - a) * side:.2f}" height="{side:.2f}"'
                 )
                 parts.append(f'<rect class="hot" {place} fill-opacity="{line[a]:.3f}"/>')
-    frame = '<rect class="base" width="240" height="240"/>'
-    names = ", ".join(map(str, pattern.layers))
-    title = f"Layers {names}: density {pattern.density:.3f}"
-    ordered = ", ".join(item.matrix.modalities)
-    caption = f"Layers {names}: {draw.percent(pattern.density)} of all pairs. Tokens in the order {ordered}."
-    return draw.figure(draw.svg(240, 240, title, frame + "".join(parts)), caption)
+    title = f"Layers {', '.join(map(str, pattern.layers))}: density {pattern.density:.3f}"
+    return draw.svg(240, 240, title, "".join(parts))
 
 
-def meeting_html(item: Explained) -> str:
-    """Which tokens of the query met which of the result."""
-    found = item.meeting
-    if found is None:
-        return ""
-    best = np.argsort(-np.abs(found.query), kind="stable")[:12]
-    other = np.argsort(-np.abs(found.result), kind="stable")[:12]
-    best, other = np.sort(best), np.sort(other)
-    together = found.together[np.ix_(best, other)]
-    rows = [found.query_labels[i][:16] for i in best]
-    cols = [found.result_labels[j] for j in other]
-    picture = draw.heat_map(
-        np.maximum(together, 0), rows, [str(j + 1) for j in range(len(cols))], digits=3,
-        title="Which tokens met", row_name="query", col_name="result, numbered as below", cell=(58, 34),
-    )  # fmt: skip
-    met: list[list[str | int | float]] = [
-        [f"{j + 1}: {found.result_modality[k]}, {found.result_labels[k]}", float(found.result[k])]
-        for j, k in enumerate(other)
-    ]
-    asked: list[list[str | int | float]] = [
-        [f"{found.query_modality[i]}, {found.query_labels[i]}", float(found.query[i])] for i in best
-    ]
-    caption = (
-        f"Cosine {found.cosine:.3f}. A cell is how much of it the two tokens bring only together "
-        "(leaving out either, and both; negative ones are drawn as zero)."
-    )
-    lost = "the cosine loses without it"
-    tables = [
-        draw.table([f"token of the {who}", lost], lines) for who, lines in (("query", asked), ("result", met))
-    ]
-    columns = "".join(f"<div>{table}</div>" for table in tables)
-    return _result(item) + draw.figure(picture, caption) + f'<div class="columns">{columns}</div>'
-
-
-def _result(item: Explained) -> str:
-    """The result itself; its picture with the patches lit that the cosine hangs on."""
-    parts = []
-    found = item.meeting
-    assert found is not None
-    for name, media in item.against.items():
-        here = np.array(found.result_modality) == name
-        if media.text:
-            parts.append(f'<p class="text">{escape(media.text)}</p>')
-        elif media.file is not None and item.kinds[name] == "audio":
-            parts.append(show.player(media.file, media.note or name))
-        elif media.file is not None and item.kinds[name] == "image":
-            parts.append(_lit(media, found.result[here], found.result_row[here], found.result_col[here]))
-    return f'<div class="pair">{"".join(parts)}</div>'
-
-
-def _lit(media: Media, loss: np.ndarray, row: np.ndarray, col: np.ndarray) -> str:
-    assert media.file is not None
-    uri = show.picture_uri(media.file)
-    plain = f'<img class="thumb" src="{uri}" alt="The result">'
-    if not len(loss):
-        return plain
-    symbol = (
-        '<svg class="defs" aria-hidden="true"><symbol id="result-p" viewBox="0 0 100 100">'
-        f'<image href="{uri}" width="100" height="100" preserveAspectRatio="none"/></symbol></svg>'
-    )
-    grid = on_grid(np.maximum(loss, 0), row, col)
-    lit = show.lit_picture("result-p", grid, "The patches of the result that the cosine hangs on")
-    return f'{plain}{symbol}<div class="thumb">{lit}</div>'
-
-
-def _rect(x: float, y: float, hue: float) -> str:
-    place = f'x="{x + 0.5:g}" y="{y + 0.5:g}" width="{CELL - 1:g}" height="{CELL - 1:g}"'
+def _rect(x: float, y: float, wide: float, high: float, hue: float) -> str:
+    place = f'x="{x + 0.5:.2f}" y="{y + 0.5:.2f}" width="{wide - 1:.2f}" height="{high - 1:.2f}"'
     return f'<rect class="base" {place}/><rect class="hot" {place} fill-opacity="{hue:.3f}"/>'

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-MAX_WORDS = 24  # of a lens: thumbnails beside one large picture
-
 
 @dataclass(frozen=True)
 class Section:
@@ -41,28 +39,17 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", head: str =
         + f"{s.body}</section>"
         for i, s in enumerate(sections)
     )
+    opening = f'<p class="lead">{escape(lead)}</p>' if lead else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_css()}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{_read('page.css')}</style></head><body>"
         '<a class="skip" href="#content">Skip to the content</a>'
-        f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{head}</header>{nav}'
+        f"<header><h1>{escape(title)}</h1>{opening}{head}</header>{nav}"
         f'<main id="content">{body}</main>{f"<footer><p>{escape(foot)}</p></footer>" if foot else ""}'
         f"<script>{script}</script></body></html>"
     )
-
-
-def _css() -> str:
-    """The style sheet, with the rules that show the chosen word of a lens."""
-    chosen = ".lens input:nth-of-type({i}):checked ~ "
-    focused = ".lens input:nth-of-type({i}):focus-visible ~ .thumbs > :nth-child({i})"
-    rules = (
-        chosen + ".stage > :nth-child({i}) {{ display:block }}"
-        + chosen + ".thumbs > :nth-child({i}) svg {{ outline-color:var(--accent) }}"
-        + focused + " {{ outline:2px solid var(--accent); outline-offset:6px }}"
-    )  # fmt: skip
-    return _read("page.css") + "".join(rules.format(i=i) for i in range(1, MAX_WORDS + 1))
 
 
 def _read(name: str) -> str:
