@@ -76,10 +76,12 @@ def make_plan(
     Raises:
         ConfigError: a query without a key, named by rule, modality and sample; an unknown backend.
     """
-    rule = _no_lonely_query(rule, layout, on_empty)
+    sequences = Sequences.of(rule, layout)
+    safe = _no_lonely_query(rule, sequences, layout, on_empty)
+    if safe is not rule:
+        rule, sequences = safe, Sequences.of(safe, layout)
     if backend == "reference":
         return AttentionPlan(rule, layout, backend, Reference(_dense(rule, layout, None)))
-    sequences = Sequences.of(rule, layout)
     chosen = _choose(sequences, layout) if backend == "auto" else backend
     match chosen:
         case "sdpa":
@@ -102,10 +104,9 @@ def _choose(sequences: Sequences, layout: Layout) -> str:
     return "tiled" if sequences.rest is not None and sequences.longest >= LONG else "sdpa"
 
 
-def _no_lonely_query(rule: Rule, layout: Layout, on_empty: str) -> Rule:
+def _no_lonely_query(rule: Rule, sequences: Sequences, layout: Layout, on_empty: str) -> Rule:
     if rule.reflexive or not layout.tokens:
         return rule
-    sequences = Sequences.of(rule, layout)
     found = [~mask.any(1) for mask in sequences.seen(rule, layout, ROWS_AT_ONCE)]
     lonely = torch.cat(found)[sequences.inverse]
     if not lonely.any():
