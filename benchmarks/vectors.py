@@ -2,9 +2,10 @@
 
     python benchmarks/vectors.py --model motet-demo/model --table motet-demo/data --part val
 
-Every ordered pair of modalities of the rows of one part: R@1, 5 and 10 of whole fp32 vectors, of first
-dimensions, of int8 and binary ones, of late interaction alone and added to the cosine (as `--rerank` has
-it, here over all rows). Rows of one group, and of equal contents, are right answers.
+Every ordered pair of modalities of the rows of one part ("judged": those that judged the model after its
+training on this very table): R@1, 5 and 10 of whole fp32 vectors, of first dimensions, of int8 and binary
+ones, of late interaction alone and added to the cosine (as `--rerank` has it, here over all rows). Rows of
+one group, and of equal contents, are right answers.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def recall(scores: np.ndarray, match: np.ndarray) -> dict[str, float]:
 
 def measure(model: Predictor, table: str, part: str, dims: list[int]) -> dict[str, Any]:
     opened = open_table(table)
-    rows, part = rows_of(opened, model.columns.bind(opened), part)
+    if part == "judged":
+        assert model.judged is not None and model.judged.table == opened.fingerprint, "not the model's table"
+        rows = list(model.judged.rows)
+    else:
+        rows, part = rows_of(opened, model.columns.bind(opened), part)
     every = model.entries(opened)
     entries = [every[i] for i in rows]
     samples: list[Sample] = []
