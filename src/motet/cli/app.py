@@ -16,6 +16,7 @@ from motet.cli.export import export
 from motet.cli.fit import fit
 from motet.cli.index import index
 from motet.cli.predict import predict
+from motet.cli.runs import runs
 from motet.cli.search import search
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, convert, fit, evaluate, predict, index, search, explain, export, builtin):
+for command in (demo, check, convert, fit, runs, evaluate, predict, index, search, explain, export, builtin):
     app.command()(command)
 
 

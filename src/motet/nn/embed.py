@@ -35,20 +35,22 @@ class ModalityEmbedding(nn.Module):
         super().__init__()
         self.spec = spec
         self.kind = nn.Parameter(torch.randn(width) * 0.02)
-        self.norm = nn.LayerNorm(spec.size) if spec.input == "vectors" and spec.pretrained else None
-        if spec.input == "ids":
+        self.norm = None if spec.features is None else nn.LayerNorm(spec.features)
+        self.size = spec.features or spec.size
+        self.ids = spec.input == "ids" and spec.backbone is None
+        if self.ids:
             self.table = nn.Embedding(spec.size, width)
             nn.init.normal_(self.table.weight, std=0.5)  # the spread that `project` gives unit inputs
         else:
-            self.project = nn.Linear(spec.size, width)
+            self.project = nn.Linear(self.size, width)
 
     def forward(self, values: Tensor) -> Tensor:  # (n,) or (n, size) -> (n, D)
-        if self.spec.input == "ids":
+        if self.ids:
             return self.table(values) + self.kind
-        if values.ndim != 2 or values.shape[1] != self.spec.size:
+        if values.ndim != 2 or values.shape[1] != self.size:
             raise MismatchError(
                 f"modality {self.spec.name!r}: got tokens of shape {tuple(values.shape[1:])}, the model "
-                f"takes {self.spec.size} numbers a token. Prepare the data with the model's own processors."
+                f"takes {self.size} numbers a token. Prepare the data with the model's own processors."
             )
         return self.project(values if self.norm is None else self.norm(values)) + self.kind
 

@@ -83,14 +83,18 @@ def transformers_model(folder: Path, kind: Literal["text", "image"]) -> Any:
                 f"{folder}: its safetensors weights are damaged: {error}. Get them again."
             ) from None
     _settle(model, found["missing_keys"])
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
+    model = bare(model)
     wanted = "input_ids" if kind == "text" else "pixel_values"
     if model.main_input_name != wanted or (kind == "text" and not hasattr(model.config, "hidden_size")):
         raise ConfigError(
             f"{folder}: a {type(model).__name__} is no {kind} encoder (it wants {model.main_input_name})."
         )
     return model.eval().requires_grad_(False)
+
+
+def bare(model: Any) -> Any:
+    """The encoder of an encoder-decoder model; another as it is."""
+    return model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else model
 
 
 @torch.no_grad()

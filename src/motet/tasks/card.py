@@ -111,8 +111,13 @@ def _task(task: str, found: Mapping[str, Any]) -> str:
     ]
     rows.append([f"*{constant}*", *(found["baseline"].get(key) for key in keys), found["n"]])
     text = f"## {task}: every subset of the modalities\n\n" + table(["given", *head, "rows"], rows)
-    if found["helps"]:
-        text += "\n\n" + "\n".join(f"- {row['sentence']}" for row in found["helps"])
+    said = [*found["helps"], *found.get("shuffled", ())]
+    if said:
+        text += "\n\n" + "\n".join(f"- {row['sentence']}" for row in said)
+    intervals = found["full"].get("intervals", {})
+    if intervals:
+        quoted = [f"{name} {a:.3f} to {b:.3f}" for name, (a, b) in intervals.items()]
+        text += f"\n\n95 % intervals with all modalities given: {', '.join(quoted)}."
     if "confusion" in found["full"]:
         classes = found["classes"]
         counts = [[f"**{c}**", *row] for c, row in zip(classes, found["full"]["confusion"], strict=True)]

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from motet.metrics import (
     bootstrap,
+    bootstrap_all,
     classification_metrics,
     confusion_matrix,
     constant_metrics,
+    label_metrics,
     macro_f1,
     majority_metrics,
     multilabel_metrics,
@@ -57,7 +59,44 @@ def evaluate_task(
     }
     if task.classes:
         result["classes"] = list(task.classes)
+    kept = present.any(1)
+    if full in by_subset and kept.any():
+        result["full"] = result["full"] | {
+            "intervals": _intervals(task, by_subset[full][kept], targets[kept])
+        }
     return result
+
+
+def evaluate_shuffled(
+    task: TaskSpec,
+    by_subset: Mapping[Subset, Array],
+    shuffled: Mapping[str, Array],
+    present: Array,
+    targets: Array,
+    modalities: Sequence[str],
+) -> list[dict[str, Any]]:
+    """What is lost where a modality is that of another row; on the rows that have it.
+
+    shuffled: modality -> predictions of the same rows. Other arguments as for `evaluate_task`.
+    """
+    full = tuple(modalities)
+    found = []
+    for index, name in enumerate(full):
+        kept = present[:, index]
+        if name not in shuffled or full not in by_subset or not kept.any():
+            continue
+        right, wrong = by_subset[full][kept], shuffled[name][kept]
+        verdicts = (f"the model relies on {name}", f"the model is better without its own {name}")
+        verdicts += (
+            f"the model takes nothing from {name}",
+            f"{name}: too few rows to tell whether it is used",
+        )
+        found.append(_compare(task, name, right, wrong, targets[kept], verdicts, _SHUFFLED))
+    return found
+
+
+_LEFT_OUT = ("with it", "without")
+_SHUFFLED = ("with its own", "with that of other rows")
 
 
 def _baseline(task: TaskSpec, targets: Array) -> dict[str, Any]:
@@ -95,6 +134,29 @@ def _score(task: TaskSpec, predicted: Array, targets: Array) -> float:
     return macro_f1(confusion_matrix(predicted.argmax(1), targets, len(task.classes)))
 
 
+def _intervals(task: TaskSpec, predicted: Array, targets: Array) -> dict[str, list[float]]:
+    """95 % bootstrap intervals of the measures that people quote, over rows."""
+    keys = {
+        "number": ("mae", "pearson", "acc_2", "acc_5", "acc_7"),
+        "classes": ("accuracy", "macro_f1", "weighted_f1"),
+        "multilabel": ("accuracy", "macro_f1", "micro_f1"),
+    }[task.kind]
+    predicted = softmax(predicted) if task.kind == "classes" else predicted
+
+    def measured(rows: Array) -> list[float]:
+        if task.kind == "number":
+            values = regression_metrics(predicted[rows], targets[rows])
+        elif task.kind == "multilabel":
+            values = multilabel_metrics(predicted[rows], targets[rows], task.classes)
+        else:
+            values = label_metrics(predicted[rows].argmax(1), targets[rows], len(task.classes))
+        return [np.nan if values.get(key) is None else values[key] for key in keys]
+
+    low, high = bootstrap_all(measured, len(targets))
+    pairs = zip(keys, low.tolist(), high.tolist(), strict=True)
+    return {key: [a, b] for key, a, b in pairs if np.isfinite([a, b]).all()}
+
+
 def _interval(task: TaskSpec, predicted: Array, targets: Array) -> list[float]:
     return list(bootstrap(lambda rows: _score(task, predicted[rows], targets[rows]), len(targets)))
 
@@ -110,11 +172,24 @@ def _helps(
         kept = present[:, index] & np.delete(present, index, axis=1).any(1)
         if not kept.any():
             continue
-        found.append(_compare(task, name, by_subset[full][kept], by_subset[others][kept], targets[kept]))
+        verdicts = (f"{name} helps", f"{name} hurts here", f"{name} adds nothing here")
+        verdicts += (f"{name}: too few rows to tell whether it helps",)
+        found.append(
+            _compare(task, name, by_subset[full][kept], by_subset[others][kept], targets[kept], verdicts)
+        )
     return found
 
 
-def _compare(task: TaskSpec, name: str, with_it: Array, without: Array, targets: Array) -> dict[str, Any]:
+def _compare(
+    task: TaskSpec,
+    name: str,
+    with_it: Array,
+    without: Array,
+    targets: Array,
+    verdicts: tuple[str, ...],
+    words: tuple[str, str] = _LEFT_OUT,
+) -> dict[str, Any]:
+    """verdicts: where there is a gain, a loss, neither, or no telling. words: what is compared."""
     sign = -1.0 if task.kind == "number" else 1.0  # an error that falls is a gain
 
     def gain(rows: Array) -> float:
@@ -126,14 +201,12 @@ def _compare(task: TaskSpec, name: str, with_it: Array, without: Array, targets:
     low, high = bootstrap(gain, len(targets))
     a, b = _score(task, with_it, targets), _score(task, without, targets)
     if low > 0 or high < 0:
-        verdict = f"{name} helps" if low > 0 else f"{name} hurts here"
-    elif max(-low, high) <= CLEAR * max(1.0, abs(a)):
-        verdict = f"{name} adds nothing here"
+        verdict = verdicts[0] if low > 0 else verdicts[1]
     else:
-        verdict = f"{name}: too few rows to tell whether it helps"
+        verdict = verdicts[2] if max(-low, high) <= CLEAR * max(1.0, abs(a)) else verdicts[3]
     measure = "mean absolute error" if task.kind == "number" else "macro-F1"
     sentence = (
-        f"{verdict} for {task.name}: {measure} {a:.3f} with it, {b:.3f} without "
+        f"{verdict} for {task.name}: {measure} {a:.3f} {words[0]}, {b:.3f} {words[1]} "
         f"(gain {gain(everything):+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {len(targets)} rows)."
     )
     return {"modality": name, "with": a, "without": b, "interval": [low, high], "sentence": sentence}

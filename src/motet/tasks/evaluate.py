@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from motet.data.collate import collate
 from motet.errors import DataError
 from motet.model import Motet
-from motet.tasks.classify import evaluate_task
+from motet.tasks.classify import evaluate_shuffled, evaluate_task
 from motet.tasks.retrieve import evaluate_retrieval
 from motet.types import Sample, TokenBatch
 
@@ -72,8 +72,8 @@ def evaluate(
     """Everything that can be measured on these samples, as JSON values.
 
     {"n", "retrieval": [one entry per ordered pair], "tasks": {name: ...}, "sentences": [...]}; see
-    `evaluate_retrieval` and `evaluate_task`. Rows without a task's label are left out of that task;
-    `text_only` repeats the row of the text modality, which often wins alone.
+    `evaluate_retrieval`, `evaluate_task` and `evaluate_shuffled`. Rows without a task's label are left
+    out of that task; `text_only` repeats the row of the text modality, which often wins alone.
 
     Raises:
         DataError: there is no sample, or none that has anything the model was trained for.
@@ -84,14 +84,18 @@ def evaluate(
     result: dict[str, Any] = {"n": len(rows), "tasks": {}, "sentences": []}
     labelled = [row for row in rows if any(task.name in row.targets for task in model.config.tasks)]
     subsets = subsets_of(model.modalities) if labelled else []
-    steps = len(subsets) + bool(model.config.contrastive)
+    steps = len(subsets) + (len(model.modalities) if labelled else 0) + bool(model.config.contrastive)
     if model.config.contrastive:
         result["retrieval"] = evaluate_retrieval(ask(model, rows, batch_size=batch_size).embeddings, rows)
         _tell(progress, 1, steps)
-    said = {}
+    done, said, shuffled = int(bool(model.config.contrastive)), {}, {}
     for subset in subsets:
         said[subset] = ask(model, labelled, keep=subset, batch_size=batch_size)
-        _tell(progress, steps - len(subsets) + len(said), steps)
+        _tell(progress, done := done + 1, steps)
+    for name in model.modalities if labelled else ():
+        others = exchanged(labelled, name)
+        shuffled[name] = ask(model, others, batch_size=batch_size).predictions if others else None
+        _tell(progress, done := done + 1, steps)
     present = said[model.modalities].present if said else np.zeros((0, len(model.modalities)), dtype=bool)
     text = next((spec.name for spec in model.config.modalities if spec.kind == "text"), None)
     for task in model.config.tasks:
@@ -102,9 +106,13 @@ def evaluate(
         targets = np.array([row.targets[task.name] for row in labelled if task.name in row.targets])
         by_subset = {subset: answers.predictions[task.name][have] for subset, answers in said.items()}
         measured = evaluate_task(task, by_subset, present[have], targets, model.modalities)
+        wrong = {name: found[task.name][have] for name, found in shuffled.items() if found is not None}
+        measured["shuffled"] = evaluate_shuffled(
+            task, by_subset, wrong, present[have], targets, model.modalities
+        )
         measured["text_only"] = next((s for s in measured["subsets"] if s["modalities"] == [text]), None)
         result["tasks"][task.name] = measured
-        result["sentences"] += [row["sentence"] for row in measured["helps"]]
+        result["sentences"] += [row["sentence"] for row in (*measured["helps"], *measured["shuffled"])]
     if "retrieval" not in result and not labelled:
         names = ", ".join(task.name for task in model.config.tasks)
         raise DataError(f"No row has a value for {names}, which this model predicts.", rule="no labels")
@@ -116,6 +124,22 @@ def subsets_of(modalities: Sequence[str]) -> list[tuple[str, ...]]:
     n = len(modalities)
     sizes = range(n, 0, -1) if n <= MAX_SUBSETS else sorted({n, n - 1, 1}, reverse=True)
     return [subset for size in sizes for subset in combinations(modalities, size)]
+
+
+def exchanged(samples: Sequence[Sample], modality: str) -> list[Sample]:
+    """The samples, those with `modality` each with that of another one; [] where fewer than two have it.
+
+    What a model then loses is what it really takes from the modality; a missing one it may be used to.
+    """
+    have = [i for i, sample in enumerate(samples) if len(sample.pieces.get(modality, ()))]
+    if len(have) < 2:
+        return []
+    order = np.random.default_rng(0).permutation(have)
+    out = list(samples)
+    for to, of in zip(order, np.roll(order, 1), strict=True):  # one cycle: nobody keeps its own
+        pieces = {**samples[to].pieces, modality: samples[of].pieces[modality]}
+        out[to] = replace(samples[to], pieces=pieces)
+    return out
 
 
 def _only(sample: Sample, kept: set[str]) -> Sample:

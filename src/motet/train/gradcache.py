@@ -49,13 +49,19 @@ class Gradients:
     ) -> None:
         self.objective, self.size, self.precision, self.say = objective, size, precision, say
         self.world = world or World()
-        self.model = model
+        self.model, self.scale = model, 1.0
         self.rows = self.world.wrap(LossRows(model))
         self.parameters = [*model.parameters(), *objective.parameters()]
         self.device = self.parameters[0].device
 
-    def __call__(self, batch: TokenBatch, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """`seed` sets all of the step's random numbers. Gradients that were there are thrown away."""
+    def __call__(
+        self, batch: TokenBatch, seed: int, *, scale: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`seed` sets all of the step's random numbers. Gradients that were there are thrown away.
+
+        The gradients are those of `scale` times the loss, so that small ones survive half precision.
+        """
+        self.scale = scale
         while True:
             try:
                 return self._gradients(batch, seed)
@@ -91,7 +97,7 @@ class Gradients:
             cached = {name: torch.cat([rows[name] for rows in seen]).requires_grad_() for name in seen[0]}
         loss, said = self._loss(cached, whole)
         if loss.requires_grad:
-            loss.backward()
+            (loss * self.scale).backward()
         start = 0
         for i, part in enumerate(parts):
             stop, last = start + len(part.ids), i == len(parts) - 1
@@ -106,7 +112,7 @@ class Gradients:
         with self._autocast():
             loss, said = self.objective(self.model(batch), batch)
         if loss.requires_grad:
-            loss.backward()
+            (loss * self.scale if self.scale != 1 else loss).backward()
         return loss.detach(), said
 
     def _run(self, part: TokenBatch, seed: int, index: int) -> Rows:
@@ -134,7 +140,9 @@ class Gradients:
             torch.autograd.backward([rows[n] for n in names], [gradients[n] for n in names])
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
+        return torch.autocast(
+            self.device.type, self.precision, enabled=self.precision in (torch.bfloat16, torch.float16)
+        )
 
     def _clear(self) -> None:
         for parameter in self.parameters:

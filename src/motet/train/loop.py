@@ -7,6 +7,7 @@ its optimizer's moments, and nothing else has to be carried over an interruption
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import nn
 
 from motet.errors import ConfigError, Interrupted, MotetError
 from motet.model import parameter_groups
-from motet.train import optim
+from motet.nn.backbone import begin_epoch
+from motet.train import guard, optim
 from motet.train.average import WeightAverage
 from motet.train.collapse import CollapseWatch
 from motet.train.distributed import Parallel, World
@@ -26,7 +28,9 @@ from motet.train.modulate import brakes
 from motet.train.run import Reporter, RunFolder
 from motet.train.signals import caught_signals
 from motet.train.state import Checkpoints
+from motet.train.track import Track
 from motet.train.validate import better, validate
+from motet.train.watch import Watch
 from motet.types import TokenBatch
 
 
@@ -47,19 +51,23 @@ class TrainConfig(optim.OptimConfig):
     not. `micro_batch`: how many samples the model sees at once, 0 for the whole batch; the gradients are
     those of the whole batch whatever it is. `modulation` slows modalities that learn too fast, see
     `motet.train.modulate`, 0 does not. `parallel` is for several processes under torchrun, see
-    `motet.train.distributed`. After `bad_steps` batches in a row without a finite loss training stops.
+    `motet.train.distributed`. A batch whose loss or gradient is not finite is left out, and one whose loss
+    lies `spike` standard deviations above the usual (0: none), see `motet.train.guard`; after `bad_steps`
+    of them in a row training stops. `track` sends the metrics to a tracker too, see `motet.train.track`.
     """
 
     epochs: int = 30
     clip: float = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     metric: str = "score"
     patience: int = 0
     ema: float = 0.0
     micro_batch: int = 0
     modulation: float = 0.0
     parallel: Parallel = "ddp"
+    spike: float = 10.0
     bad_steps: int = 10
+    track: Track = "none"
     log_steps: int = 10
     checkpoint_steps: int = 0
     checkpoint_seconds: float = 30.0
@@ -140,32 +148,42 @@ class _Loop:
             name: [(f"model.{key}", p) for key, p in part] for name, part in parameter_groups(model).items()
         }
         groups.setdefault("shared", []).extend((f"objective.{k}", p) for k, p in objective.named_parameters())
-        self.optimizer = optim.make_optimizer(groups, config)
-        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizers = optim.Optimizers(groups, config)
+        self.trained = self.optimizers.parameters
         self.device = self.trained[0].device
         self.steps = config.epochs * loader.steps_per_epoch
         self.average = WeightAverage(model, config.ema)
-        self.kept = Checkpoints(run, world, model, objective, self.optimizer, self.average)
+        self.kept = Checkpoints(run, world, model, objective, self.optimizers, self.average)
         self.collapse = CollapseWatch()
         self.saved_at = time.monotonic()
-        self.speed, self.shown_at = 0.0, time.monotonic()
         self.state = self.kept.restore(reporter.say)
         if self.state.step:
             reporter.say(f"resumed at step {self.state.step} of {self.steps}")
-        precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        if config.precision == "fp16" and not self.state.scale:
+            self.state.scale = guard.MOST_SCALE
+        precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+        self.watch = Watch(run, reporter, self.state, self.steps, track=config.track, main=world.main)
         micro = self.state.micro or config.micro_batch
         self.gradients = Gradients(
             model, objective, size=micro, precision=precision, world=world, say=reporter.say
         )
 
     def fit(self, stop: Callable[[int], bool], deadline: float | None) -> Best:
+        try:
+            return self._fit(stop, deadline)
+        finally:
+            self.reporter.close()
+            self.watch.close()
+
+    def _fit(self, stop: Callable[[int], bool], deadline: float | None) -> Best:
         state, why = self.state, ""
         while state.epoch < self.config.epochs and not why:
+            begin_epoch(self.model, state.epoch)
+            self.watch.start_clock()
             for batch in self.loader.batches(state.epoch, state.position):
                 self._step(batch)
                 if self.world.any(stop(state.step)):
                     self._save()
-                    self.reporter.close()
                     raise Interrupted(
                         f"{self.run.path}: stopped at step {state.step} of {self.steps} and saved. "
                         "Run the same command again with --resume to go on."
@@ -179,8 +197,12 @@ class _Loop:
                 state.epoch, state.position, state.sums = state.epoch + 1, 0, {}
                 if 0 < self.config.patience <= state.stale:
                     why = f"no better {self.config.metric} for {state.stale} epochs"
-        self.reporter.close()
         self._save()
+        if not state.best_step:
+            raise MotetError(
+                f"{self.run.path}: no epoch ended with finite weights, so there is no model to keep. Try "
+                "--set train.lr=1e-4 or train.precision=fp32."
+            )
         self.kept.use_best()
         return Best(
             state.best_step, state.step, state.epoch, state.best, self.config.metric, why or "all epochs done"
@@ -190,46 +212,63 @@ class _Loop:
         state, config = self.state, self.config
         self.model.train()
         seed = (self.seed * 1_000_003 + state.step) & 0x7FFF_FFFF_FFFF_FFFF
-        loss, parts = self.gradients(batch, seed)
+        loss, parts = self.gradients(batch, seed, scale=state.scale or 1.0)
+        if state.scale:
+            optim.scale(self.trained, 1 / state.scale)
         own = brakes(parts, config.modulation)
-        rates = optim.set_rate(self.optimizer, optim.rate(state.step, self.steps, config), own)
+        epoch = self.loader.steps_per_epoch
+        rates = self.optimizers.set_rates(state.step, self.steps, epoch=epoch, brakes=own)
         norm = optim.total_norm(self.trained)
         state.micro = self.gradients.size
         state.step += 1
         state.position += 1
-        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-            self._skip(batch, float(loss))
+        why = self._unusable(float(loss), float(norm))
+        if why:
+            self._skip(batch, why)
             return
         state.bad = 0
+        guard.learn_level(float(loss), state)
         due = config.log_steps > 0 and state.step % config.log_steps == 0
-        gradients = optim.norms(self.optimizer) if due else {}
-        if config.clip > 0:
-            optim.clip(self.trained, config.clip, norm)
-        self.optimizer.step()
+        gradients = self.optimizers.norms() if due else {}
+        self.optimizers.clip(config.clip, norm)
+        self.optimizers.step()
         self.average.update(state.step)
         values = {"loss": float(loss)} | {k: float(v) for k, v in parts.items()}
         for key, value in ({"steps": 1.0} | values).items():
             state.sums[key] = state.sums.get(key, 0.0) + value
+        self.watch.step(state, batch, values, rates)
         if due:
             row = {"kind": "step", "step": state.step, "epoch": state.epoch} | values
             self._log(row | {"lr": rates, "gradient": gradients})
-        self._show(values, len(batch.ids))
 
-    def _skip(self, batch: TokenBatch, loss: float) -> None:
+    def _unusable(self, loss: float, norm: float) -> str:
+        """Why the batch must be left out; "" where it need not be."""
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if self.state.scale and math.isfinite(loss) and guard.rescale(self.state, overflow=not finite):
+            return f"fp16 overflow, loss scale now {self.state.scale:g}"
+        if not finite:
+            return f"loss {loss:g} or its gradient is not finite"
+        if guard.spikes(loss, self.state, self.config.spike):
+            return f"loss {loss:g} is a spike, {self.state.level['mean']:.3g} is usual"
+        return ""
+
+    def _skip(self, batch: TokenBatch, why: str) -> None:
         """A batch that would poison the weights is left out, and its rows are named."""
         state = self.state
+        self.optimizers.clear()
+        row = {"kind": "skipped", "step": state.step, "epoch": state.epoch, "why": why}
+        self._log(row | {"ids": list(batch.ids)})
+        if why.startswith("fp16"):  # the scale's doing, not the rows'
+            return
         state.bad += 1
-        self.optimizer.zero_grad(set_to_none=True)
-        self._log({"kind": "skipped", "step": state.step, "epoch": state.epoch, "ids": list(batch.ids)})
         self.reporter.say(
-            f"step {state.step}: loss {loss} or its gradient is not finite; batch skipped, "
-            f"rows {', '.join(batch.ids[:8])}... (all in metrics.jsonl)"
+            f"step {state.step}: {why}; batch skipped, rows {', '.join(batch.ids[:8])}... (all in "
+            "metrics.jsonl)"
         )
         if 0 < self.config.bad_steps <= state.bad:
-            self.reporter.close()
             raise MotetError(
-                f"{self.run.path}: no finite loss for {state.bad} batches in a row, up to step {state.step}. "
-                "Try --set train.lr=1e-4 or train.precision=fp32, or run `motet check` on the table."
+                f"{self.run.path}: no usable loss for {state.bad} batches in a row, up to step {state.step}: "
+                f"{why}. Try --set train.lr=1e-4 or train.precision=fp32, or run `motet check` on the table."
             )
 
     def _validate(self) -> None:
@@ -255,8 +294,10 @@ class _Loop:
             value = val[metric]
         state.stale += 1
         if value is None or better(value, state.best, metric):
-            state.best, state.best_step, state.stale = value, state.step, 0
-            self.kept.keep_best()
+            if self.kept.keep_best():
+                state.best, state.best_step, state.stale = value, state.step, 0
+            else:
+                self.reporter.say(f"step {state.step}: weights that are not finite are not kept")
 
     def _save_now_and_then(self) -> None:
         steps, seconds = self.config.checkpoint_steps, self.config.checkpoint_seconds
@@ -271,11 +312,4 @@ class _Loop:
     def _log(self, row: Mapping[str, Any]) -> None:
         if self.world.main:
             self.run.log(row)
-
-    def _show(self, values: Mapping[str, float], samples: int) -> None:
-        now, state = time.monotonic(), self.state
-        speed = samples / max(now - self.shown_at, 1e-6)
-        self.speed = 0.9 * self.speed + 0.1 * speed if self.speed else speed
-        self.shown_at = now
-        detail = "  ".join(f"{k} {v:.3f}" for k, v in values.items() if "/" not in k)
-        self.reporter.update(state.step, self.steps, "train", f"{detail}  {self.speed:.0f} samples/s")
+            self.watch.logged(row)

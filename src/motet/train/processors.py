@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from motet.data.columns import Columns, modality_name
+from motet.data.hear import check_whisper
 from motet.data.isolate import load_audio
 from motet.data.media import open_media
 from motet.data.processor import Processor, ProcessorConfig, make_processor
@@ -15,8 +18,10 @@ from motet.data.table import Table
 from motet.data.transcript import beside, is_transcript
 from motet.errors import ConfigError, DataError
 from motet.nn.backbones import available, load_encoder
-from motet.train.settings import FitConfig, modality_settings
-from motet.types import Encoder, Kind
+from motet.train.modality import modality_settings
+from motet.train.settings import FitConfig
+from motet.train.tuning import encoder_kind, tuned_processor
+from motet.types import Encoder
 
 SPOKEN = ("transcript", "transcripts", "subtitle", "subtitles", "words")  # what such a column's name ends in
 LOOK_AT = 64  # cells that are looked at to find out whether clips have sound, or texts beside them
@@ -56,12 +61,23 @@ def make_processors(
     made: dict[str, Processor] = {}
 
     def add(name: str, kind: str, given: Callable[[], Sequence[Any]], said_in: str = "") -> None:
-        backbone, settings = modality_settings(config, name, kind)
+        said = modality_settings(config, name, kind)
+        settings, tuning = said.processor, said.tuning
         if said_in:
-            settings = replace(settings, text=replace(settings.text, spoken_in=said_in))
-        encoder = make_encoder(backbone, kind, preset)
-        start = f"the frozen encoder {encoder.name}" if encoder else "scratch"
+            text = replace(settings.text, spoken_in=said_in, transcribe=_transcriber(name, config))
+            settings = replace(settings, text=text)
         on = f", on the clock of {said_in}" if said_in else ""
+        if said_in and kind == "text" and settings.text.transcribe:
+            on += f", heard by {settings.text.transcribe} where there are no words"
+        if tuning.trained:
+            made[name] = tuned_processor(name, kind, settings, tuning)
+            how = "LoRA on" if tuning.tune == "lora" else "training all of"
+            backbone = made[name].spec.backbone
+            later = f" from epoch {tuning.unfreeze_at}" if tuning.unfreeze_at else ""
+            say(f"{name} starts from {backbone.name if backbone else ''}, {how} it{later}{on}")
+            return
+        encoder = make_encoder(tuning.backbone, kind, preset)
+        start = f"the frozen encoder {encoder.name}" if encoder else "scratch"
         say(f"{name} starts from {start}{on}")
         made[name] = make_processor(name, kind, settings, encoder, given, root=table.root)
 
@@ -69,15 +85,18 @@ def make_processors(
     for name, kind in kinds.items():
         own = cells[name]
         if kind == "text":
-            media = cells.get(spoken[name])
-            add(name, kind, lambda own=own, media=media: _placed(own, media), spoken[name])  # type: ignore[misc]
+            model = _transcriber(name, config)
+            add(name, kind, partial(_placed, own, cells.get(spoken[name]), model), spoken[name])
             continue
         add(name, kind, own)
         if kind == "video" and f"{name}_sound" not in kinds and _has_sound(name, own, config):
             add(f"{name}_sound", "audio", own)
         heard = kind in ("video", "audio") and name not in spoken.values() and f"{name}_words" not in kinds
-        if heard and any(beside(cell, table.root) for cell in own.some() if isinstance(cell, str)):
-            add(f"{name}_words", "text", lambda own=own: _placed(None, own), name)  # type: ignore[misc]
+        if not heard:
+            continue
+        model, found = _transcriber(f"{name}_words", config), (c for c in own.some() if isinstance(c, str))
+        if model or any(beside(cell, table.root) for cell in found):
+            add(f"{name}_words", "text", partial(_placed, None, own, model), name)
     return made
 
 
@@ -85,7 +104,7 @@ def make_encoder(backbone: str | None, kind: str, preset: str) -> Encoder | None
     """The encoder that is asked for; where nothing is said, an installed one unless from scratch."""
     if kind not in ("text", "image", "video") or backbone in ("none", "scratch"):
         return None
-    wanted: Kind = "text" if kind == "text" else "image"
+    wanted = encoder_kind(kind)
     if backbone is None and preset != "scratch":
         backbone = available(wanted)
     return load_encoder(backbone, wanted) if backbone is not None else None
@@ -107,18 +126,31 @@ class _Cells:
         return iter(filled[:: max(1, len(filled) // LOOK_AT)][:LOOK_AT])
 
 
-def _placed(own: _Cells | None, media: _Cells | None) -> list[Any]:
+def _transcriber(name: str, config: FitConfig) -> str:
+    """The folder of the model that hears the words of a text; "" for none.
+
+    Raises:
+        ConfigError: there is no Whisper model.
+    """
+    folder = modality_settings(config, name, "text").processor.text.transcribe
+    if not folder:
+        return ""
+    check_whisper(folder)
+    return str(Path(folder).resolve())  # a saved model may be used from elsewhere
+
+
+def _placed(own: _Cells | None, media: _Cells | None, model: str = "") -> list[Any]:
     given = own or media
     assert given is not None
     empty = [None] * len(given.rows)
     pairs = zip(own() if own else empty, media() if media else empty, strict=True)
-    return [placed(cell, clip, given.table.root) for cell, clip in pairs]
+    return [placed(cell, clip, given.table.root, transcribe=model) for cell, clip in pairs]
 
 
 def _spoken_in(name: str, kinds: Mapping[str, str], cells: _Cells, config: FitConfig) -> str:
     """The sound or clip that a text column is the transcript of; "" or "none" for none."""
     heard = [n for kind in ("video", "audio") for n, k in kinds.items() if k == kind]
-    settings: ProcessorConfig = modality_settings(config, name, "text")[1]
+    settings: ProcessorConfig = modality_settings(config, name, "text").processor
     said = settings.text.spoken_in
     if said and said != "none" and said not in heard:
         raise ConfigError(
@@ -133,9 +165,9 @@ def _spoken_in(name: str, kinds: Mapping[str, str], cells: _Cells, config: FitCo
 
 def _has_sound(name: str, cells: _Cells, config: FitConfig) -> bool:
     """Whether one of the clips that are looked at has a sound track that can be read."""
-    if not modality_settings(config, name, "video")[1].video.sound:
+    if not modality_settings(config, name, "video").processor.video.sound:
         return False
-    settings = modality_settings(config, f"{name}_sound", "audio")[1].audio
+    settings = modality_settings(config, f"{name}_sound", "audio").processor.audio
     for cell in cells.some():
         try:
             path = open_media(cell, cells.table.root)

@@ -1,6 +1,6 @@
 """The folder of a run: what was asked, what was measured, what was set aside, where it stands.
 
-RUN/run.json  metrics.jsonl  quarantine.jsonl  checkpoints/{last,previous,best}
+RUN/run.json  run.html  metrics.jsonl  timing.jsonl  quarantine.jsonl  checkpoints/{last,previous,best}
 
 and, once training ends, the files of the model itself.
 """
@@ -90,11 +90,11 @@ class RunFolder:
         """
         recover(self.last)
         kept = [path for path in (self.last, self.last.with_name("previous")) if path.exists()]
-        for path in kept:
+        for i, path in enumerate(kept):
             try:
                 return load_folder(path)
             except (DataError, ConfigError) as error:
-                say(f"{error} Trying the one before.")
+                say(f"{error} " + (f"Going on from the one before, {kept[i + 1]}." if kept[i + 1 :] else ""))
         if kept:
             raise DataError(f"{self.path}: no checkpoint is whole; start again with another --out.")
         return None
@@ -117,8 +117,7 @@ class RunFolder:
 
     def history(self) -> list[dict[str, Any]]:
         """Every line of metrics.jsonl."""
-        path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+        return read_lines(self.path / "metrics.jsonl")
 
     def pin(self, key: str, value: Any) -> None:
         """Add to the identity what is known only later, such as what the media files hold.
@@ -179,6 +178,17 @@ def differences(a: Any, b: Any, path: str = "") -> set[str]:
             found |= differences(a[key], b[key], here) if key in a and key in b else {here}
         return found
     return set() if a == b else {path}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects in a file of one a line, [] without it; a last line cut off by a crash is left out."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return found
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 from motet import config as configs
 from motet.data.columns import KINDS, Columns
 from motet.data.loader import LoaderConfig
-from motet.data.processor import ProcessorConfig
 from motet.errors import ConfigError
 from motet.losses import LossConfig
 from motet.model import MotetConfig, TaskSpec
@@ -241,24 +240,8 @@ def check_modalities(config: FitConfig, modalities: Mapping[str, str], table: st
         ConfigError: naming the keys that there are.
     """
     for key in config.modalities:
-        if key not in modalities and key not in KINDS:
+        if key not in modalities and key not in KINDS and key != "shared":
             raise ConfigError(
                 f"--set {key}...: neither a group of keys ({', '.join(_GROUPS)}) nor a modality of {table} "
                 f"({', '.join(modalities)}) nor a kind ({', '.join(KINDS)})."
             )
-
-
-def modality_settings(config: FitConfig, name: str, kind: str) -> tuple[str | None, ProcessorConfig]:
-    """A modality's backbone (None: not said) and its processor's settings; its name goes before its kind.
-
-    Raises:
-        ConfigError: an unknown key, with those that this kind has.
-    """
-    said = {**config.modalities.get(kind, {}), **config.modalities.get(name, {})}
-    backbone = said.pop("backbone", None)
-    hints = {f.name: f.type for f in dataclasses.fields(ProcessorConfig)}
-    if kind not in hints:
-        raise ConfigError(f"{name}: no settings for the kind {kind!r}.")
-    default = getattr(ProcessorConfig(), kind)
-    made = configs.from_dict(type(default), said, where=f"--set {name} (besides backbone)")
-    return None if backbone is None else str(backbone), dataclasses.replace(ProcessorConfig(), **{kind: made})

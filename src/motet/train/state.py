@@ -17,7 +17,10 @@ from motet.train.run import RunFolder
 
 @dataclass
 class State:
-    """`stale` counts epochs since the best, `lines` those logged; `micro` is the micro-batch that fits."""
+    """`stale` counts epochs since the best, `lines` those logged; `micro` is the micro-batch that fits.
+
+    `scale` multiplies the loss in fp16, unchanged for `steady` steps. `level` is what `Guard` knows.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -28,6 +31,9 @@ class State:
     micro: int = 0
     best: float | None = None
     best_step: int = 0
+    scale: float = 0.0
+    steady: int = 0
+    level: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
 
 
@@ -42,15 +48,18 @@ class Checkpoints:
     world: World
     model: nn.Module
     objective: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizers: optim.Optimizers
     average: WeightAverage
     best: dict[str, Tensor] = field(default_factory=dict)
     best_saved: bool = True
 
-    def keep_best(self) -> None:
-        """Take the model's weights of now as the best."""
-        self.best = self._gathered(self.model.state_dict())
-        self.best_saved = False
+    def keep_best(self) -> bool:
+        """Take the model's weights of now as the best; False, and nothing, where one is not finite."""
+        now = self._gathered(self.model.state_dict())
+        if not all(bool(torch.isfinite(v).all()) for v in now.values() if v.is_floating_point()):
+            return False
+        self.best, self.best_saved = now, False
+        return True
 
     def use_best(self) -> None:
         """Put the best weights into the model."""
@@ -63,7 +72,7 @@ class Checkpoints:
         parts: dict[str, Mapping[str, Tensor]] = {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
-            "optimizer": optim.state_tensors(self.optimizer),
+            "optimizer": self.optimizers.tensors(),
             "average": self.average.tensors,
         }
         tensors = {
@@ -90,7 +99,7 @@ class Checkpoints:
         model = self._placed(part("model"), self.model.state_dict())
         load_state(self.model, model, where=folder.path)
         load_state(self.objective, part("objective"), where=folder.path)
-        optim.load_state_tensors(self.optimizer, part("optimizer"))
+        self.optimizers.load(part("optimizer"))
         self.average.load(self._placed(part("average"), self.average.tensors))
         state = State(**folder.documents["state.json"])
         self._truncate(state.lines)

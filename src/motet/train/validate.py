@@ -26,7 +26,11 @@ def better(value: float, best: float | None, metric: str) -> bool:
     """Whether `value` beats `best`: higher for recall, F1 and accuracy, else lower. NaN never does."""
     if best is None or math.isnan(value):
         return not math.isnan(value)
-    return value > best if metric.endswith(_HIGHER) else value < best
+    return value > best if higher_is_better(metric) else value < best
+
+
+def higher_is_better(metric: str) -> bool:
+    return metric.endswith(_HIGHER)
 
 
 @torch.no_grad()
