@@ -170,6 +170,17 @@ def test_temporal_rows_add_up_and_heads_are_described() -> None:
     assert (heads.cross[1:] > 0).all() and (heads.entropy <= 1 + 1e-6).all() and (heads.distance >= 0).all()
 
 
+def test_few_words_leave_no_gaps_against_many_seconds() -> None:
+    """Each bin is the mean of the tokens that sound in it, by how long they do."""
+    captured = capture(make_model(), make_batch())
+    view = temporal(captured, "text", "speech", bins=12)  # words at 0, 0.1, 0.2 s; windows at 0, ..., 0.3 s
+    assert view.weights.sum(1) == pytest.approx(1.0) and (view.weights > 0).all()
+    assert view.query_edges[-1] == pytest.approx(0.3) and view.key_edges[-1] == pytest.approx(0.4)
+    tokens = token_attention(captured, "text", "speech", layers=view.layers)
+    coarse = view.weights.reshape(3, 4, 4, 3).sum(-1)
+    assert coarse == pytest.approx(np.repeat(tokens.weights[:, None], 4, axis=1), abs=1e-6)
+
+
 def test_rollout_is_the_product_of_half_attentions() -> None:
     captured = capture(make_model(), make_batch())
     tokens = captured.tokens_of(0)

@@ -6,7 +6,6 @@ Every view has `.to_dict()`, plain JSON values. Shares are fractions of one; tim
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -198,18 +197,21 @@ def temporal(
 ) -> TemporalAttention:
     """Attention between two modalities, binned by the seconds of query and key.
 
-    Bins are of equal length from 0 to the last token's time of each modality.
+    Bins are of equal length from 0 to the end of each modality. A token lasts until the next moment of
+    its modality and is shared out among the bins that it covers: few words leave no gaps among many bins.
     """
     rows, keys = _pair(captured, query, key, sample)
     chosen = _layers(captured, query, key, sample, layers)
     time = captured.layout.time.cpu().double()
-    query_edges, key_edges = _edges(time[rows], bins), _edges(time[keys], bins)
-    key_bin = torch.nn.functional.one_hot(_bin(time[keys], key_edges), bins).double()
+    query_edges, query_bins = _cover(time[rows], bins)
+    key_edges, key_bins = _cover(time[keys], bins)
     total = torch.zeros(bins, bins, dtype=torch.float64)
     for layer in chosen:
+        start = 0
         for piece, weights in captured.pieces(layer, rows):
-            heard = weights[:, :, keys].mean(1).double().cpu() @ key_bin
-            total.index_add_(0, _bin(time[piece], query_edges), heard)
+            heard = weights[:, :, keys].mean(1).double().cpu() @ key_bins
+            total += query_bins[start : start + len(piece)].T @ heard
+            start += len(piece)
     shares = total / total.sum(1, keepdim=True).clamp(min=1e-12)
     return TemporalAttention(query, key, query_edges.numpy(), key_edges.numpy(), shares.numpy(), chosen)
 
@@ -268,10 +270,16 @@ def _layers(
     return chosen
 
 
-def _edges(time: Tensor, bins: int) -> Tensor:
-    return torch.linspace(0.0, max(float(time.max()), 1e-3) * (1 + 1e-6), bins + 1, dtype=torch.float64)
-
-
-def _bin(time: Tensor, edges: Tensor) -> Tensor:
-    width = float(edges[1] - edges[0])
-    return (time / width).floor().long().clamp(0, math.ceil(len(edges)) - 2)
+def _cover(time: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Edges of the bins, (bins + 1,), and which part of each token lies in which bin, (n, bins)."""
+    moments, place = time.unique(return_inverse=True)
+    steps = moments.diff()
+    last = float(steps.median()) if len(steps) else 1e-3
+    begin = moments.clone()
+    if float(begin[0]) < last:
+        begin[0] = 0.0  # a window's time may be its middle
+    end = torch.cat([moments[1:], moments[-1:] + last])
+    edges = torch.linspace(0.0, float(end[-1]), bins + 1, dtype=torch.float64)
+    within = torch.minimum(end[:, None], edges[1:]) - torch.maximum(begin[:, None], edges[:-1])
+    within = within.clamp(min=0)
+    return edges, (within / within.sum(1, keepdim=True))[place]
