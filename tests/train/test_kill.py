@@ -1,4 +1,7 @@
-"""kill -9 in the middle of training: the next run goes on from a whole checkpoint and ends the same."""
+"""kill -9 in the middle of training: the next run goes on from a whole checkpoint and ends the same.
+
+MOTET_KILLS=200 for the long run. `benchmarks/kill.py` does it to `motet fit`, with workers and all signals.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from motet.train.run import RunFolder
 from tests.train.training_fakes import FakeLoader, make
 
 CONFIG = TrainConfig(epochs=30, log_steps=1, checkpoint_steps=2, metric="loss")
+KILLS = int(os.environ.get("MOTET_KILLS", "3"))
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,28 +33,37 @@ def run_to_the_end(path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_killed_runs_end_bit_equal(tmp_path: Path) -> None:
+    """Runs are killed again and again; one that ends all the same is compared, and the next begins."""
     run_to_the_end(tmp_path / "whole")
     draw = random.Random(0)
-    code = f"from tests.train.test_kill import *; run_to_the_end(Path({str(tmp_path / 'cut')!r}))"
-    log = tmp_path / "cut/metrics.jsonl"
-    killed = 0
-    for _ in range(3):
-        before = log.stat().st_size if log.exists() else 0
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
-        give_up = time.monotonic() + 60
-        while child.poll() is None and time.monotonic() < give_up:
-            if log.exists() and log.stat().st_size != before:
-                time.sleep(draw.random() * 0.4)  # somewhere in a step, a save or a validation
-                child.kill()
-                killed += 1
-                break
-            time.sleep(0.01)
-        child.wait()
-    assert killed >= 2
-    run_to_the_end(tmp_path / "cut")
-    whole, cut = (load_folder(tmp_path / name / "checkpoints/last") for name in ("whole", "cut"))
-    assert whole.documents == cut.documents
-    assert all((value == cut.tensors[name]).all() for name, value in whole.tensors.items())
-    assert log.read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+    killed, runs = 0, 0
+    while killed < KILLS:
+        cut, runs = tmp_path / f"cut-{runs}", runs + 1
+        while killed < KILLS and not finishes(cut, draw.random() * 0.4):
+            killed += 1
+        run_to_the_end(cut)
+        whole, other = (load_folder(path / "checkpoints/last") for path in (tmp_path / "whole", cut))
+        assert whole.documents == other.documents
+        assert all((value == other.tensors[name]).all() for name, value in whole.tensors.items())
+        assert (cut / "metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+        assert runs <= KILLS + 3, "the child ends before it can be killed"
+
+
+def finishes(path: Path, delay: float) -> bool:
+    """Go on with the run in a child that is killed `delay` seconds after it logs; whether it ended before."""
+    code = f"from tests.train.test_kill import *; run_to_the_end(Path({str(path)!r}))"
+    log = path / "metrics.jsonl"
+    before = log.stat().st_size if log.exists() else 0
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    give_up = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < give_up:
+        if log.exists() and log.stat().st_size != before:
+            time.sleep(delay)  # somewhere in a step, a save or a validation
+            break
+        time.sleep(0.01)
+    child.kill()
+    ended = child.wait()
+    assert ended in (0, -signal.SIGKILL)
+    return ended == 0

@@ -16,7 +16,7 @@ from torch import Tensor
 from motet.checkpoint import load_folder
 from motet.errors import ConfigError, DataError, Interrupted, MotetError
 from motet.train.loop import Best, TrainConfig, train
-from motet.train.run import RunFolder
+from motet.train.run import Reporter, RunFolder
 from tests.train.training_fakes import FakeLoader, make
 
 CONFIG = TrainConfig(epochs=4, lr=3e-3, log_steps=3, ema=0.9, checkpoint_seconds=0, metric="loss")
@@ -38,6 +38,17 @@ def run_once(
         **more,  # type: ignore[arg-type]
     )
     return best, model.state_dict()
+
+
+class Said(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def assert_equal_runs(a: Path, b: Path) -> None:
@@ -94,7 +105,9 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
-    run_once(tmp_path / "run", resume=True)
+    said = Said()
+    run_once(tmp_path / "run", resume=True, reporter=said)
+    assert any("checkpoints/last/model" in line and "checkpoints/previous" in line for line in said.lines)
     assert_equal_runs(whole[0], tmp_path / "run")
 
     for path in (tmp_path / "run/checkpoints").glob("*/model.safetensors"):
