@@ -124,6 +124,10 @@ def test_a_long_clip_gives_a_curve(analyzer, tmp_path):
     assert root.tag.endswith("svg") and "score" in found.svg()
     saved = json.loads(found.save(tmp_path / "t.json").read_text())
     assert saved == json.loads(json.dumps(found.to_dict()))
+    with Image.open(found.save(tmp_path / "t.png")) as picture:
+        blue = (np.asarray(picture.convert("RGB")) == (0x1B, 0x4A, 0x92)).all(-1)
+        places = np.argwhere(blue)  # (row, column): the curve falls from left to right
+        assert places[places[:, 1] < 250, 0].mean() < places[places[:, 1] > 700, 0].mean()
     with pytest.raises(ConfigError, match=r"\.svg"):
         found.save(tmp_path / "t.bmp")
 
@@ -155,6 +159,62 @@ def test_the_command_writes_rows_and_a_picture(analyzer, folder, tmp_path, capsy
     assert json.loads(capsys.readouterr().out)["points"][0]["start"] == 0
     with pytest.raises(DataError, match="no such file"):
         command(folder / "run", "absent.mp4", timeline=True)
+
+
+def test_the_command_answers_what_is_empty_or_silent(analyzer, folder, tmp_path, capsys):
+    command(folder / "run", "", json=True)
+    assert json.loads(capsys.readouterr().out)["status"] == "missing"
+    command(folder / "run", "  ")
+    assert capsys.readouterr().out == "missing\n"
+    for sound in (False, None):
+        clip = write_clip(tmp_path / f"{sound}.mp4", [("positive", 1.0)], sound=sound)
+        command(folder / "run", str(clip), json=True)
+        said = json.loads(capsys.readouterr().out)
+        assert said["status"] == "ok" and said["label"] and "clip" in said["modalities"]
+        assert said["score"] == pytest.approx(said["scores"]["positive"] - said["scores"]["negative"])
+
+
+SMALL = (
+    "train.epochs=40",
+    "model.width=32",
+    "train.batch_size=16",
+    "train.lr=5e-3",
+    "model.head_dropout=0.1",
+)
+
+
+def test_a_label_and_a_score_of_features_at_once_and_their_curve(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    lines = ["id,face,mood,stars"]
+    for i in range(80):
+        stars = int(draw.integers(1, 6))
+        values = draw.normal(size=(4, 3)) * 0.1 + (stars - 3)
+        mood = "positive" if stars > 3 else "negative" if stars < 3 else "neutral"
+        lines.append(f'{i},"{json.dumps(values.tolist())}",{mood},{stars}')
+    table = tmp_path / "faces.csv"
+    table.write_text("\n".join(lines))
+    motet.fit(table, label="mood,stars", out=tmp_path / "run", settings=SMALL, preset="scratch", device="cpu")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["tasks"]
+    assert metrics["mood"]["full"]["accuracy"] > 0.8 and metrics["stars"]["full"]["pearson"] > 0.9
+
+    analyzer = motet.SentimentAnalyzer.from_pretrained(tmp_path / "run", device="cpu")
+    said = analyzer.predict(features={"face": np.full((4, 3), 2.0, np.float32)})
+    assert said["label"] == "positive" and said["score"] == pytest.approx(5, abs=1)
+    assert said["tasks"]["mood"]["probabilities"] == said["probabilities"]
+    assert said["tasks"]["stars"] == {"label": None, "probabilities": {}, "score": said["score"]}
+    command(tmp_path / "run", str(table))
+    first = capsys.readouterr().out.splitlines()[0].split("\t")
+    assert first[1] in ("positive", "neutral", "negative") and first[-1].startswith("stars ")
+
+    falling = np.repeat(np.linspace(2, -2, 100, dtype=np.float32)[:, None], 3, axis=1)  # ten seconds
+    np.save(tmp_path / "long.npy", falling)
+    found = analyzer.timeline(features={"face": str(tmp_path / "long.npy")}, window=2, step=2)
+    assert [p["start"] for p in found.points] == [0, 2, 4, 6, 8] and found.seconds == pytest.approx(10)
+    scores = [p["score"] for p in found.points]
+    assert scores == sorted(scores, reverse=True) and scores[0] - scores[-1] > 2
+    assert [p["label"] for p in (found.points[0], found.points[-1])] == ["positive", "negative"]
+    with pytest.raises(ConfigError, match="voice: this model has no modality"):
+        analyzer.predict(features={"voice": [[1.0]]})
 
 
 def test_the_folder_says_how_well_calibrated_it_is(analyzer, folder):

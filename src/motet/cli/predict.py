@@ -21,7 +21,7 @@ def predict(
     window: Annotated[float, typer.Option(metavar="SECONDS", help="Of the timeline: what a row sees.")] = 6.0,
     step: Annotated[float, typer.Option(metavar="SECONDS", help="Of the timeline: between rows.")] = 2.0,
     save: Annotated[
-        Path | None, typer.Option(help="Of the timeline: also write it, as .json or as a picture, .svg.")
+        Path | None, typer.Option(help="Of the timeline: also write it, as .json or a picture, .png or .svg.")
     ] = None,
 ) -> None:
     """Predict for a media file, a text, or each row of a table."""
@@ -31,7 +31,8 @@ def predict(
     from motet.predictor import Predictor, is_table
 
     predictor = Predictor.load(model)
-    rows = predictor.predict_table(input) if is_table(input) else [predictor.predict(input)]
+    several = bool(input.strip()) and is_table(input)  # nothing is an empty text, not the folder one is in
+    rows = predictor.predict_table(input) if several else [predictor.predict(input)]
     for row in rows:
         if json:
             emit(row)
@@ -48,7 +49,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if not scores:
         return [*head, f"{row['label']:.4g}"]
     ordered = sorted(scores.items(), key=lambda item: -item[1])
-    return [*head, str(row["label"]), *(f"{name} {score:.3f}" for name, score in ordered)]
+    others = list(row.get("tasks", {}).items())[1:]
+    more = [f"{name} {_short(task['label'])}" for name, task in others]
+    return [*head, _short(row["label"]), *(f"{name} {score:.3f}" for name, score in ordered), *more]
+
+
+def _short(label: Any) -> str:
+    return f"{label:.4g}" if isinstance(label, float) else str(label)
 
 
 def _timeline(model: Path, clip: Path, window: float, step: float, save: Path | None, *, json: bool) -> None:

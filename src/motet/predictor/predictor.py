@@ -122,18 +122,21 @@ class Predictor:
     # ---- predict
 
     def predict(self, input: Any) -> dict[str, Any]:
-        """Of one input: {"label", "scores", "modalities", "status"}.
+        """Of one input: {"label", "scores", "score", "modalities", "status"}.
 
-        label: the likeliest class, or the number; scores: class -> probability, empty for a number;
-        modalities: those that were heard. A model of several tasks adds "tasks": name -> the same.
+        label: the likeliest class, or the number; scores: class -> probability, empty for a number; score:
+        see `motet.predictor.answers`; modalities: those that were heard; status: "ok", or "missing" for an
+        input that is empty, or has nothing for this model (a clip without sound, where it only hears). A
+        model of several tasks adds "tasks": name -> the same.
 
         Raises:
             ConfigError: the model was trained for retrieval only, or has no modality for this.
-            DataError: the input cannot be read, or is empty.
+            DataError: the input cannot be read.
         """
-        result = next(self._predictions([entry_of(input, self.processors)], strict=True))
-        if result["status"] == "missing":
-            raise DataError("input: nothing in it that the model can use. Give at least one modality.")
+        self._needs_task()
+        empty = isinstance(input, str) and not input.strip()
+        entry = Entry("input", {}, Path()) if empty else entry_of(input, self.processors)
+        result = next(self._predictions([entry], strict=True))
         return {key: value for key, value in result.items() if key != "id"}
 
     def predict_table(self, table: str | Path | Table) -> Iterator[dict[str, Any]]:

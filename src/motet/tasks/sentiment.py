@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from motet.errors import ConfigError, DataError
-from motet.metrics import softmax
 from motet.predictor import Entry, Predictor
+from motet.predictor.answers import prediction
 from motet.predictor.cells import Broken, read_entries
 from motet.tasks.timeline import Cuts, Timeline, cut_entry
 from motet.types import Output, Sample
@@ -40,22 +40,29 @@ class SentimentAnalyzer:
         return cls(Predictor.load(folder, device=device))
 
     def predict(
-        self, *, video: Any = None, audio: Any = None, text: str | Path | None = None, image: Any = None
+        self,
+        *,
+        video: Any = None,
+        audio: Any = None,
+        text: str | Path | None = None,
+        image: Any = None,
+        features: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """{"label", "probabilities", "score", "modalities", "status"} of what is given.
 
         video, audio, image: paths (audio also (n,) samples at 16 kHz, image also a PIL picture or
-        array); text: the words, or the path of a transcript with times. label: the likeliest class,
-        or None for numbers; probabilities: calibrated on validation rows; score: the number, or for
-        classes "positive" and "negative" the difference of their probabilities, else None;
-        modalities: those that were heard; status: "ok", or "missing" where nothing was there to hear.
-        A model of several tasks adds "tasks": name -> the same three.
+        array); text: the words, or the path of a transcript with times; features: by modality, an `.npy`
+        file or vectors (n, d). label: the likeliest class, or None for numbers; probabilities: calibrated
+        on validation rows; score: the number, or for classes "positive" and "negative" the difference of
+        their probabilities, else None; modalities: those that were heard; status: "ok", or "missing"
+        where nothing was there to hear.
+        A model of a label and a score gives both, and in "tasks" what it says of each.
 
         Raises:
             DataError: a file is broken or not there.
             ConfigError: the model has no modality for what is given.
         """
-        entry = self.entry(video=video, audio=audio, text=text, image=image)
+        entry = self.entry(video=video, audio=audio, text=text, image=image, features=features)
         sample = read_entries([entry], self.predictor.processors, self.predictor.cache)[0]
         if isinstance(sample, Broken):
             raise DataError(f"{sample.column}: {sample.error}", rule=sample.error.rule)
@@ -68,18 +75,19 @@ class SentimentAnalyzer:
         audio: Any = None,
         text: str | Path | None = None,
         image: Any = None,
+        features: Mapping[str, Any] | None = None,
         window: float = 6.0,
         step: float = 2.0,
     ) -> Timeline:
         """The same for windows of `window` seconds, one every `step` seconds.
 
         A picture counts in every window; words stand at their times, which are estimated where no
-        transcript says them.
+        transcript says them; features are cut by their own clock.
 
         Raises:
             DataError, ConfigError: as `predict`; a window or step that is not above 0.
         """
-        entry = self.entry(video=video, audio=audio, text=text, image=image)
+        entry = self.entry(video=video, audio=audio, text=text, image=image, features=features)
         cuts: Cuts = cut_entry(entry, self.predictor.processors, window=window, step=step)
         answers = []
         for start in range(0, len(cuts.samples), BATCH):
@@ -90,7 +98,13 @@ class SentimentAnalyzer:
         return Timeline(points, cuts.seconds, cuts.estimated)
 
     def entry(
-        self, *, video: Any = None, audio: Any = None, text: str | Path | None = None, image: Any = None
+        self,
+        *,
+        video: Any = None,
+        audio: Any = None,
+        text: str | Path | None = None,
+        image: Any = None,
+        features: Mapping[str, Any] | None = None,
     ) -> Entry:
         """What is given, by the model's modalities. A model without frames hears a video's sound.
 
@@ -101,15 +115,20 @@ class SentimentAnalyzer:
         for kind, given in (("video", video), ("audio", audio), ("image", image), ("text", text)):
             if given is None or (isinstance(given, str) and not given.strip()):
                 continue
-            value = Path(given) if kind != "text" and isinstance(given, str) else given
-            if isinstance(value, Path) and not value.is_file():
-                raise DataError(f"{kind}: {value}: no such file (looked from {Path.cwd()}). Check the path.")
+            value = _there(kind, given)
             names = self._names(kind)
             if not names:
-                has = ", ".join(f"{m} ({p.kind})" for m, p in self.predictor.processors.items())
-                raise ConfigError(f"{kind}: this model has no modality for it; it has {has}.")
+                raise self._unknown(kind)
             cells |= dict.fromkeys(names, value)
+        for name, given in (features or {}).items():
+            if name not in self.predictor.processors or self.predictor.processors[name].kind != "features":
+                raise self._unknown(name)
+            cells |= {} if given is None else {name: _there(name, given)}
         return Entry("input", cells, Path())
+
+    def _unknown(self, name: str) -> ConfigError:
+        has = ", ".join(f"{m} ({p.kind})" for m, p in self.predictor.processors.items())
+        return ConfigError(f"{name}: this model has no modality for it; it has {has}.")
 
     def _names(self, kind: str) -> list[str]:
         """The modalities that one input of this kind goes to."""
@@ -128,35 +147,37 @@ class SentimentAnalyzer:
         return [self._answer(sample, output, next(rows) if sample.pieces else 0) for sample in samples]
 
     def _answer(self, sample: Sample, output: Output | None, row: int) -> dict[str, Any]:
-        if output is None or not sample.pieces:
-            nothing: dict[str, Any] = {"label": None, "probabilities": {}, "score": None}
-            return nothing | {"modalities": [], "status": "missing"}
-        tasks = self.predictor.tasks
-        said = {
-            t.name: _said(t.kind, t.classes, output.predictions[t.name][row].float().cpu().numpy())
-            for t in tasks
-        }
-        heard = [m for m in self.predictor.modalities if m in sample.pieces]
-        more = {"tasks": said} if len(tasks) > 1 else {}
-        return said[tasks[0].name] | {"modalities": heard, **more, "status": "ok"}
+        said = prediction(
+            Entry("input", {}, Path()),
+            row,
+            sample,
+            output if sample.pieces else None,
+            row,
+            tasks=self.predictor.tasks,
+            modalities=self.predictor.modalities,
+        )
+        tasks = {name: _words_of(answer) for name, answer in said.get("tasks", {}).items()}
+        first = next((t.name for t in self.predictor.tasks if t.kind != "number"), "")
+        lead = tasks.get(first) or _words_of(said)
+        more = {"tasks": tasks} if tasks else {}
+        kept = {key: said[key] for key in ("score", "modalities")}
+        return lead | kept | more | {"status": said["status"]}
 
 
-def _said(kind: str, classes: tuple[str, ...], predicted: np.ndarray) -> dict[str, Any]:
-    """predicted: (C,) logits, or () a number."""
-    if kind == "number":
-        return {"label": None, "probabilities": {}, "score": float(predicted)}
-    if kind == "multilabel":
-        shares = 1 / (1 + np.exp(-predicted.astype(np.float64)))
-        return {
-            "label": [name for name, share in zip(classes, shares, strict=True) if share > 0.5],
-            "probabilities": dict(zip(classes, shares.tolist(), strict=True)),
-            "score": None,
-        }
-    probabilities = dict(zip(classes, softmax(predicted[None])[0].tolist(), strict=True))
-    by_name = {name.lower(): share for name, share in probabilities.items()}
-    polar = {"positive", "negative"} <= by_name.keys()
-    return {
-        "label": max(probabilities, key=probabilities.__getitem__),
-        "probabilities": probabilities,
-        "score": by_name["positive"] - by_name["negative"] if polar else None,
-    }
+def _there(kind: str, given: Any) -> Any:
+    """What is given, a path as a Path.
+
+    Raises:
+        DataError: no such file.
+    """
+    value = Path(given) if kind != "text" and isinstance(given, str) else given
+    if isinstance(value, Path) and not value.is_file():
+        raise DataError(f"{kind}: {value}: no such file (looked from {Path.cwd()}). Check the path.")
+    return value
+
+
+def _words_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's label and probabilities; a number is no label, but a score."""
+    number = isinstance(answer["label"], float)
+    said = {"label": None if number else answer["label"], "probabilities": answer["scores"]}
+    return said | {"score": answer["label"] if number else None}

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from motet.data.audio import AudioProcessor
 from motet.data.cache import FeatureCache
+from motet.data.clock import cut_piece
+from motet.data.features import FeaturesProcessor
 from motet.data.frames import Clip
 from motet.data.isolate import load_audio, load_video
 from motet.data.mel import RATE
@@ -23,6 +26,7 @@ from motet.errors import ConfigError, DataError
 from motet.explain.draw import Line, line_chart
 from motet.predictor import Entry
 from motet.predictor.cells import Broken, cell_of, read_entries
+from motet.tasks.curve import draw_curve
 from motet.types import Piece, Sample
 
 LONGEST = 4 * 3600.0  # seconds
@@ -62,15 +66,26 @@ class Timeline:
 
     def svg(self, title: str = "Feeling over time") -> str:
         """The curve as one SVG document: the score, or the probabilities of the likeliest classes."""
+        lines, name = self._drawn()
+        chart = line_chart(lines, title=title, x_name="seconds", y_name=name)
+        opened, _, rest = chart.partition(">")
+        return f'{opened} xmlns="http://www.w3.org/2000/svg"><style>{_CSS}</style>{rest}'
+
+    def picture(self, title: str = "Feeling over time") -> Image.Image:
+        """The same curve in pixels."""
+        lines, name = self._drawn()
+        return draw_curve(lines, title=title, x_name="seconds", y_name=name)
+
+    def _drawn(self) -> tuple[list[Line], str]:
+        """Raises:
+        DataError: there is nothing to draw.
+        """
         lines = self.lines()
         if not lines:
             raise DataError(
                 "timeline: no window has anything that the model can use, so nothing can be drawn."
             )
-        name = "score" if lines[0].name == "score" else "probability"
-        chart = line_chart(lines, title=title, x_name="seconds", y_name=name)
-        opened, _, rest = chart.partition(">")
-        return f'{opened} xmlns="http://www.w3.org/2000/svg"><style>{_CSS}</style>{rest}'
+        return lines, "score" if lines[0].name == "score" else "probability"
 
     def lines(self) -> list[Line]:
         """What is drawn, over the middle of each window that has an answer."""
@@ -86,7 +101,7 @@ class Timeline:
         return [Line(name, at, shares[name]) for name in largest]
 
     def save(self, path: str | Path) -> Path:
-        """Write .json, or a picture as .svg.
+        """Write .json, or a picture as .png or .svg.
 
         Raises:
             ConfigError: another ending.
@@ -97,8 +112,10 @@ class Timeline:
                 path.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1), "utf-8")
             case ".svg":
                 path.write_text(self.svg(), "utf-8")
+            case ".png":
+                self.picture().save(path)
             case _:
-                raise ConfigError(f"{path}: a timeline is saved as .json or .svg.")
+                raise ConfigError(f"{path}: a timeline is saved as .json, .png or .svg.")
         return path
 
 
@@ -123,6 +140,11 @@ def cut_entry(entry: Entry, processors: Mapping[str, Processor], *, window: floa
             for found in pieces:
                 found[m] = raw.piece
             continue
+        if isinstance(raw, Piece):
+            for found, (a, b) in zip(pieces, windows, strict=True):
+                if part := cut_piece(raw, a, b):
+                    found[m] = part
+            continue
         parts = [(i, part) for i, (a, b) in enumerate(windows) if (part := _part(raw, a, b)) is not None]
         made = processors[m].pieces([part for _, part in parts]) if parts else []
         for (i, _), piece in zip(parts, made, strict=True):
@@ -136,20 +158,30 @@ def _whole(entry: Entry, modality: str, processor: Processor) -> Any:
     cell, root = cell_of(entry, modality, processor)
     if cell is None:
         return None
+    whole: Any
     match processor:
         case VideoProcessor():
-            config = replace(processor.config, max_frames=MAX_FRAMES, max_seconds=LONGEST, wall_seconds=600.0)
-            return load_video(root / cell, str(cell), config, size=processor.size)
+            clip = replace(processor.config, max_frames=MAX_FRAMES, max_seconds=LONGEST, wall_seconds=600.0)
+            whole = load_video(root / cell, str(cell), clip, size=processor.size)
         case AudioProcessor() if isinstance(cell, str):
-            config_ = replace(processor.config, max_seconds=LONGEST, max_bytes=MAX_BYTES, wall_seconds=600.0)
-            return load_audio(root / cell, str(cell), config_)
+            sound = replace(processor.config, max_seconds=LONGEST, max_bytes=MAX_BYTES, wall_seconds=600.0)
+            whole = load_audio(root / cell, str(cell), sound)
+        case FeaturesProcessor():
+            whole = _features(processor, cell, root)
         case _ if processor.kind == "text":
-            return _words(processor, cell, root)
+            whole = _words(processor, cell, root)
         case _ if processor.kind == "image":
-            return _picture(entry, modality, processor)
-        case _ if processor.kind == "audio":
-            return np.asarray(cell, np.float32)
-    raise ConfigError(f"timeline: {modality!r} is {processor.kind}, which cannot be cut by time.")
+            whole = _picture(entry, modality, processor)
+        case _:  # the samples of a sound
+            whole = np.asarray(cell, np.float32)
+    return whole
+
+
+def _features(processor: FeaturesProcessor, cell: Any, root: Path) -> Piece | None:
+    longest = replace(processor.config, max_tokens=int(LONGEST / processor.config.step))
+    longer = FeaturesProcessor(processor.name, longest, processor.mean.tolist(), processor.std.tolist())
+    values = longer.read(cell, root)
+    return None if values is None else longer.pieces([values])[0]
 
 
 def _words(processor: Any, cell: Any, root: Path) -> Timed | None:
@@ -189,6 +221,9 @@ def _length(raw: Any) -> float:
             return float(raw.times[-1]) + 0.3 if len(raw.times) else 0.0
         case np.ndarray():
             return len(raw) / RATE
+        case Piece() if len(raw):
+            step = float(raw.time[1] - raw.time[0]) if len(raw) > 1 else 0.0
+            return float(raw.time[-1]) + step
     return 0.0
 
 
