@@ -1,22 +1,25 @@
-"""Motet's fusion and the peers, on the same data, loop and budget: one table of quality, size and time.
+"""All fusions on the same data, loop and budget: one table of quality, size and time.
 
-    python benchmarks/sentiment.py [--quick] [--sets emoji,tweets,film,product,clips] [--out FOLDER]
+    python benchmarks/sentiment.py [--sets emoji,clips,tweets,film,product] [--fusions late,mult,...]
+        [--rows N] [--epochs N] [--seeds N] [--text BACKBONE] [--work FOLDER] [--as NAME] [--out FOLDER]
 
-Sets: `emoji` feelings of unseen concepts (picture, name, synthesised speech); `tweets`, `film`, `product`,
-texts rated by people, from the folder in MOTET_VADER (it holds hutto_ICWSM_2014.tar.gz, from the source
-distribution of vaderSentiment 3.3.2), beside a ridge probe on the same frozen encoder; `clips`, in
-which one modality decides (a third each), with what the model says of which by deletion. All fusions
-have the same model before them; `parameters` says how alike they are. The number under `quality` is macro-F1,
-or Pearson for scores: mean and spread over the seeds, which share one split where the set has one.
+Sets: `emoji`, feelings of unseen concepts (picture, name, synthesised speech; a seed draws the split);
+`clips`, in which one modality decides, a third each (see sentiment_clips.py), with how often deletion and
+attention name it; `tweets`, `film`, `product`, texts rated by 20 people each, from the folder in
+$MOTET_VADER (that of hutto_ICWSM_2014.tar.gz in the source distribution of vaderSentiment 3.3.2), beside a
+ridge probe on the mean token of the same frozen encoder. Every fusion stands behind the same model; `quality`
+is macro-F1, or Pearson for scores: mean and spread over the seeds 1111, 1112, ... Runs that are complete in
+`--work` are not run again, so that a long comparison can be cut and go on.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
+import shutil
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,150 +27,145 @@ from typing import Any
 
 import numpy as np
 from common import report
-from sentiment_sets import ARCHIVE, DECIDES, VADER, clips_table, vader_table
+from sentiment_clips import clips_table, thirds
+from sentiment_sets import ARCHIVE, VADER, emoji_table, vader_table
 
 from motet.data.builtin.emoji import build_emoji
 from motet.data.columns import infer_columns
+from motet.data.dataset import Dataset
+from motet.data.groups import group_rows
 from motet.data.split import split_rows
 from motet.data.table import open_table
-from motet.metrics import softmax
-from motet.nn.backbones import available, load_encoder
 from motet.predictor import Predictor
 from motet.predictor.cells import read_entries
-from motet.tasks.evaluate import ask, subsets_of
+from motet.tasks.evaluate import ask
 from motet.train.fit import fit
 from motet.train.run import Reporter
+from motet.train.settings import ModelSettings
 
-FUSIONS = ("attention", "early", "late", "tensor", "lowrank", "mult")
+FUSIONS = ("late", "early", "attention", "hierarchical", "mean", "tensor", "lowrank", "mult")
 SEEDS = (1111, 1112, 1113, 1114, 1115)
-LABEL = {"emoji": "sentiment", "clips": "sentiment", "tweets": "score", "film": "score", "product": "score"}
+LABEL = {"emoji": "sentiment", "clips": "answer"} | dict.fromkeys(VADER, "score")
+EPOCHS = {"emoji": 16, "clips": 16} | dict.fromkeys(VADER, 16)
+CLIPS = 900
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one seed, few rows and epochs: does it run?")
-    parser.add_argument("--sets", default="emoji,tweets,film,product,clips")
-    parser.add_argument("--fusions", default=",".join(FUSIONS))
-    parser.add_argument("--out", help="a folder for the result")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of 1111, 1112, ... 1115")
-    given = parser.parse_args()
-    seeds = SEEDS[: 1 if given.quick else given.seeds]
-    results: dict[str, Any] = {"quick": given.quick, "seeds": list(seeds), "skipped": [], "sets": {}}
+    given = _arguments()
+    results: dict[str, Any] = {
+        **{"seeds": list(SEEDS[: given.seeds]), "default": ModelSettings().fusion, "skipped": [], "sets": {}}
+    }
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+        work = Path(given.work or folder).resolve()
         os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
         for name in given.sets.split(","):
-            table = _table(name, work / "data" / name, quick=given.quick)
+            table = _table(name, work / "data" / name, given.rows)
             if isinstance(table, str):
                 results["skipped"].append(f"{name}: {table}")
                 continue
-            rows = {f: _fusion(name, table, f, seeds, work, given.quick) for f in given.fusions.split(",")}
-            results["sets"][name] = {"fusions": rows} | (_ridge(table, seeds) if name in VADER else {})
-    report("sentiment", "cpu", results, given.out)
+            rows = {f: _fusion(name, table, f, given, work) for f in given.fusions.split(",")}
+            best = max(rows, key=lambda f: rows[f]["quality"]["mean"])
+            epochs = given.epochs or EPOCHS[name]
+            results["sets"][name] = {"epochs": epochs, "best": best, "fusions": rows}
+            if name in VADER:
+                run = _run(work, name, given.fusions.split(",")[0], SEEDS[0])
+                results["sets"][name] |= _ridge(table, run, SEEDS[: given.seeds])
+            _print(name, results["sets"][name])
+    report(given.name, "cpu", results, given.out)
 
 
-def _table(name: str, folder: Path, *, quick: bool) -> Path | str:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", default="emoji,clips,tweets,film,product")
+    parser.add_argument("--fusions", default=",".join(FUSIONS))
+    parser.add_argument("--rows", type=int, help="at most so many texts or clips of a set")
+    parser.add_argument("--epochs", type=int, help="of every run")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of 1111, 1112, ... 1115")
+    parser.add_argument("--text", help="the text encoder, as --set text.backbone= takes it")
+    parser.add_argument("--work", help="a folder that keeps data and runs")
+    parser.add_argument("--as", dest="name", default="sentiment", help="the result's name")
+    parser.add_argument("--out", help="a folder for the result")
+    return parser.parse_args()
+
+
+def _table(name: str, folder: Path, rows: int | None) -> Path | str:
     """The set's table, or why it is not here."""
     folder.mkdir(parents=True, exist_ok=True)
     if name in VADER:
         source = os.environ.get("MOTET_VADER")
         if not source:
             return f"set MOTET_VADER to the folder that holds {ARCHIVE}"
-        return vader_table(Path(source), name, folder, limit=600 if quick else None)
-    emoji = build_emoji(folder / "emoji", limit=400 if quick else None)
-    return emoji if name == "emoji" else clips_table(emoji, folder, 180 if quick else 900)
+        return vader_table(Path(source), name, folder, limit=rows)
+    if name == "emoji":
+        return emoji_table(build_emoji(folder / "emoji"), folder)
+    done = folder / "clips.csv"
+    return done if done.is_file() else clips_table(folder, rows or CLIPS)
 
 
-def _fusion(
-    name: str, table: Path, fusion: str, seeds: tuple[int, ...], work: Path, quick: bool
-) -> dict[str, Any]:
-    settings = [f"model.fusion={fusion}", "train.epochs=4" if quick else "train.epochs=30"]
-    found, seconds, thirds = [], [], []
-    for seed in seeds:
-        out = work / "runs" / f"{name}-{fusion}-{seed}"
-        fit(table, label=LABEL[name], out=out, settings=settings, seed=seed, progress=Reporter(quiet=True))
-        metrics = json.loads((out / "metrics.json").read_text())
-        found.append(metrics["tasks"][LABEL[name]])
-        seconds.append(metrics["training"]["seconds"])
-        if name == "clips":
-            thirds.append(_thirds(table, Predictor.load(out)))
-    measure = "macro_f1" if name in ("emoji", "clips") else "pearson"
-    return {
-        "quality": _spread([task["full"][measure] or 0.0 for task in found]),
-        "text_only": _spread([(task["text_only"] or {}).get(measure) or 0.0 for task in found]),
-        "constant": _spread([task["baseline"][measure] or 0.0 for task in found]),
-        "parameters": metrics["training"]["parameters"],
-        "training_seconds": round(statistics.fmean(seconds), 2),
-        "latency_ms": _latency(table, out),
-        **({"thirds": {m: _mean([t[m] for t in thirds]) for m in DECIDES}} if thirds else {}),
+def _run(work: Path, name: str, fusion: str, seed: int) -> Path:
+    return work / "runs" / f"{name}-{fusion}-{seed}"
+
+
+def _fusion(name: str, table: Path, fusion: str, given: argparse.Namespace, work: Path) -> dict[str, Any]:
+    epochs = given.epochs or EPOCHS[name]
+    settings = [f"model.fusion={fusion}", f"train.epochs={epochs}"]
+    settings += [f"text.backbone={given.text}"] if given.text else []
+    settings += ["train.batch_size=32"] if name == "emoji" else []  # a few hundred rows
+    found, said = [], []
+    for seed in SEEDS[: given.seeds]:
+        out = _run(work, name, fusion, seed)
+        if not (out / "metrics.json").is_file():
+            shutil.rmtree(out, ignore_errors=True)  # of a run that was cut
+            quiet = Reporter(quiet=True)
+            fit(table, label=LABEL[name], out=out, settings=settings, seed=seed, progress=quiet)
+        found.append(json.loads((out / "metrics.json").read_text()))
+        said += [thirds(table, Predictor.load(out))] if name == "clips" else []
+    tasks = [metrics["tasks"][LABEL[name]] for metrics in found]
+    measure = "pearson" if name in VADER else "macro_f1"
+    result: dict[str, Any] = {
+        row: _spread([(task[key] or {}).get(measure) or 0.0 for task in tasks])
+        for row, key in (("quality", "full"), ("text_only", "text_only"), ("constant", "baseline"))
     }
+    result["parameters"] = found[-1]["training"]["parameters"]
+    result["training_seconds"] = round(statistics.median(m["training"]["seconds"] for m in found), 1)
+    result["latency_ms"] = _latency(table, out)
+    if said:
+        result["thirds"] = {one: _mean([each[one] for each in said]) for one in said[0]}
+    print(json.dumps({name: {fusion: result}}), file=sys.stderr, flush=True)
+    return result
 
 
-def _latency(table: Path, folder: Path, calls: int = 10) -> float:
-    """Median milliseconds from a row of the table to its answer, decoding included, one at a time."""
+def _latency(table: Path, folder: Path, calls: int = 20) -> float:
+    """Median milliseconds from the prepared tokens of one row to its answer."""
     predictor = Predictor.load(folder)
-    times = []
-    for entry in list(predictor.entries(table))[:calls]:
+    entries = [entry for entry, _ in zip(predictor.entries(table), range(calls), strict=False)]
+    samples, times = read_entries(entries, predictor.processors, predictor.cache), []
+    for sample in samples:
         begin = time.perf_counter()
-        samples = read_entries([entry], predictor.processors, predictor.cache)
-        ask(predictor.model, samples)
+        ask(predictor.model, [sample])  # type: ignore[list-item]
         times.append((time.perf_counter() - begin) * 1e3)
     return round(statistics.median(times), 2)
 
 
-def _thirds(table: Path, predictor: Predictor) -> dict[str, dict[str, float]]:
-    """Of the test clips, by the modality that decides: accuracy, and how often deletion finds that modality.
-
-    Deletion: the modality without which the probability of the answer falls the most.
-    """
-    with table.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    test = [entry for entry in predictor.entries(table) if entry.fields["split"] == "test"]
-    samples = read_entries(test, predictor.processors, predictor.cache)
-    (task,) = predictor.tasks
-    said = {
-        s: softmax(ask(predictor.model, samples, keep=s).predictions[task.name]) for s in subsets_of(DECIDES)
-    }
-    whole = said[DECIDES]
-    answer = whole.argmax(1)
-    every = np.arange(len(rows))
-    fall = [
-        whole[every, answer] - said[tuple(m for m in DECIDES if m != one)][every, answer] for one in DECIDES
-    ]
-    blamed = np.argmax(fall, axis=0)
-    found = {}
-    for m, one in enumerate(DECIDES):
-        mine = np.array([row["decides"] == one for row in rows])
-        right = np.array([task.classes[a] == row["sentiment"] for a, row in zip(answer, rows, strict=True)])
-        found[one] = {
-            "accuracy": float(right[mine].mean()),
-            "found_by_deletion": float((blamed[mine] == m).mean()),
-        }
-    return found
-
-
-def _ridge(table: Path, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Pearson of ridge regression on the mean token of the same encoder; its strength chosen on val."""
-    name = available("text")
-    if name is None:
-        return {"ridge": None}
-    encoder = load_encoder(name, "text")
-    opened = open_table(table)
-    ids = [np.asarray(encoder.tokenizer.encode(str(t)).ids, np.int64)[:128] for t in opened.column("text")]  # type: ignore[attr-defined]
-    x = np.stack([tokens.mean(0) for tokens in encoder(ids)]).astype(np.float64)
-    y = np.array(opened.column("score"), np.float64)
-    columns, found = infer_columns(opened, label="score"), []
+def _ridge(table: Path, run: Path, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Pearson of ridge regression on the mean token of the run's encoder, its strength chosen on val."""
+    predictor, opened = Predictor.load(run), open_table(table)
+    columns = infer_columns(opened, label="score")
+    data = Dataset(opened, columns, predictor.processors, range(len(opened)), cache=predictor.cache)
+    samples = [data[i] for i in range(len(data))]
+    x = np.stack([sample.pieces["text"].values.astype(np.float64).mean(0) for sample in samples])
+    y = np.array([sample.targets["score"] for sample in samples], np.float64)
+    groups, found = group_rows(opened, columns, retrieval=False), []
     for seed in seeds:
-        part = split_rows(opened, columns, seed=seed)
-        fits = [
-            _solve(x[part["train"]], y[part["train"]], strength) for strength in np.geomspace(1e-3, 1e3, 13)
-        ]
+        part = split_rows(opened, columns, seed=seed, groups=groups)
+        strengths = np.geomspace(1e-3, 1e3, 13)
+        fits = [_solve(x[part["train"]], y[part["train"]], strength) for strength in strengths]
         errors = [((x[part["val"]] @ w + b - y[part["val"]]) ** 2).mean() for w, b in fits]
         w, b = fits[int(np.argmin(errors))]
         found.append(float(np.corrcoef(x[part["test"]] @ w + b, y[part["test"]])[0, 1]))
-    return {"ridge": _spread(found), "encoder": name}
+    return {"ridge": _spread(found), "encoder": predictor.processors["text"].spec.pretrained}
 
 
 def _solve(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
@@ -177,8 +175,22 @@ def _solve(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, f
     return w, float(y.mean() - middle @ w)
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
+def _print(name: str, found: dict[str, Any]) -> None:
+    """The set's rows as a table, for people."""
+    print(f"\n{name}, {found['epochs']} epochs", file=sys.stderr)
+    for fusion, row in found["fusions"].items():
+        numbers = [f"{row[k]['mean']:.3f} +- {row[k]['std']:.3f}" for k in ("quality", "text_only")]
+        size, seconds = f"{row['parameters'] / 1e3:.0f}k", f"{row['training_seconds']:.0f} s"
+        cells = [f"{fusion:13}", *numbers, size, seconds, f"{row['latency_ms']:.1f} ms"]
+        print(" | ".join(cells), file=sys.stderr)
+    constant = next(iter(found["fusions"].values()))["constant"]["mean"]
+    ridge = f"; ridge {found['ridge']['mean']:.3f}" if "ridge" in found else ""
+    print(f"constant {constant:.3f}{ridge}", file=sys.stderr, flush=True)
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std, "values": values}
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
