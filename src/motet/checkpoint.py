@@ -208,8 +208,12 @@ def _load(path: Path) -> Folder:
     if TENSORS not in listed:
         return Folder(path, {}, documents)
     try:
-        return Folder(path, load_file(path / TENSORS), documents)
-    except SafetensorError as error:
+        tensors = load_file(path / TENSORS)
+        with (path / TENSORS).open("rb") as weights:  # of a name that stands twice safetensors takes one
+            header = weights.read(int.from_bytes(weights.read(8), "little"))
+        parse_json(header.decode(), where="header")
+        return Folder(path, tensors, documents)
+    except (SafetensorError, ConfigError) as error:
         raise DataError(f"{path / TENSORS}: is not a valid safetensors file: {error}. {_WAY_OUT}") from None
 
 

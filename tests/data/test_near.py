@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from motet.data import check
+from motet.data.check import check_table
 from motet.data.columns import infer_columns
 from motet.data.groups import group_rows
-from motet.data.near import merged, near_pairs, near_rows, picture_print, sound_print
+from motet.data.near import clip_print, merged, near_pairs, near_rows, picture_print, sound_print
 from motet.data.table import open_table
+from motet.data.video import load_video
 from tests.data.media_fakes import tone, write_wav
 
 
@@ -87,3 +90,49 @@ def test_near_rows_stay_together_where_asked(tmp_path):
 @pytest.mark.parametrize("kind", ["image", "audio"])
 def test_no_media_no_pairs(kind):
     assert near_pairs(kind, [None, None]) == []
+
+
+def filmed(path, seed, size=96, frames=24, fast=1):
+    """A clip of moving shapes."""
+    import av
+
+    rnd = np.random.default_rng(seed)
+    shapes = [(rnd.integers(0, 96, 2), rnd.integers(-4, 5, 2), rnd.integers(0, 255, 3)) for _ in range(6)]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=8 * fast)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for t in range(frames):
+            image = Image.new("RGB", (96, 96), tuple(rnd.integers(0, 60, 3).tolist()) if t == 0 else "gray")
+            pen = ImageDraw.Draw(image)
+            for at, step, colour in shapes:
+                x, y = ((at + step * t) % 96).tolist()
+                pen.ellipse((x - 15, y - 15, x + 15, y + 15), fill=tuple(colour.tolist()))
+            for packet in stream.encode(av.VideoFrame.from_image(image.resize((size, size)))):
+                out.mux(packet)
+        for packet in stream.encode():
+            out.mux(packet)
+    return path
+
+
+def test_a_clip_encoded_again_is_near_and_others_are_not(tmp_path):
+    clips = [filmed(tmp_path / f"{i}.mp4", seed=i) for i in range(4)]
+    clips.append(filmed(tmp_path / "again.mkv", seed=1, size=64))
+    clips.append(filmed(tmp_path / "longer.mp4", seed=2, frames=40))  # begins as another does
+    prints = [clip_print(load_video(path)) for path in clips]
+    assert near_pairs("video", prints) == [(1, 4)]
+    (tmp_path / "t.csv").write_text("clip\n" + "".join(f"{path.name}\n" for path in clips))
+    table = open_table(tmp_path / "t.csv")
+    assert near_rows(table, infer_columns(table)) == [[1, 4]]
+    findings = {f.rule: f.rows for f in check_table(tmp_path / "t.csv").findings}
+    assert findings["near-duplicate"] == (1, 4)
+
+
+def test_only_so_many_rows_are_compared(tmp_path, monkeypatch):
+    for i in range(6):
+        drawing(0, size=60 + i).save(tmp_path / f"{i}.png")
+    (tmp_path / "t.csv").write_text("picture\n" + "".join(f"{i}.png\n" for i in range(6)))
+    monkeypatch.setattr(check, "NEAR_ROWS", 3)
+    findings = {f.rule: f for f in check_table(tmp_path / "t.csv").findings}
+    assert findings["near-duplicate"].rows and set(findings["near-duplicate"].rows) <= {0, 1, 2}
+    assert "first 3 of 6 rows" in findings["not all compared"].message

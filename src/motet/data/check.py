@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,85 +13,18 @@ from typing import Any
 import numpy as np
 
 from motet.data.columns import Columns, infer_columns
+from motet.data.findings import Finding, Report
 from motet.data.groups import content_keys, group_rows
 from motet.data.labels import class_word, label_words
-from motet.data.near import THREADS, merged, near_pairs
+from motet.data.near import MEDIA, THREADS, merged, near_pairs
 from motet.data.probe import Level, Look, probe
 from motet.data.split import given_split
 from motet.data.table import Table, open_table
 
-LIMIT = 0.01  # share of broken rows above which training stops
 FEW, MOST = 5, 0.9  # rows of the smallest class; share of the largest
-EXAMPLES = 5
 CHUNK = 64  # rows looked at together
+NEAR_ROWS = 100_000  # rows whose media are compared for being nearly the same: their prints are in memory
 _ORDER = {"error": 0, "warning": 1, "note": 2}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of trouble in one column. `lines` are where it is in the table, `message` the first case.
-
-    rows: the same places as numbers of rows, from 0 on; sets of rows that are alike follow each other.
-    """
-
-    level: Level
-    rule: str
-    column: str
-    lines: tuple[int, ...]
-    message: str
-    rows: tuple[int, ...] = ()
-
-    def text(self) -> str:
-        shown = ", ".join(map(str, self.lines[:EXAMPLES])) + (", ..." if len(self.lines) > EXAMPLES else "")
-        many = f"{len(self.lines)} rows (lines {shown})" if len(self.lines) > 1 else f"line {shown}"
-        place = f"{self.column}: " if self.column else ""
-        return (
-            f"{self.level:7}  {place}{self.rule}" + (f", {many}" if self.lines else "") + f": {self.message}"
-        )
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `check_table` found. `labels`: class -> rows; `words`: text column -> (median, most) words."""
-
-    table: str
-    rows: int
-    columns: tuple[str, ...]
-    broken: int
-    filled: Mapping[str, int]
-    labels: Mapping[str, int]
-    words: Mapping[str, tuple[float, int]]
-    parts: Mapping[str, int]
-    findings: tuple[Finding, ...]
-
-    @property
-    def usable(self) -> bool:
-        """Whether `motet fit` would train on it: at most 1 % of the rows are broken."""
-        return self.broken <= LIMIT * self.rows and self.broken < self.rows
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "usable": self.usable}
-
-    def lines(self) -> list[str]:
-        """For a terminal."""
-        out = [f"{self.table}: {self.rows} rows", *(f"  {line}" for line in self.columns)]
-        out += [f"  {name}: in {count} of {self.rows} rows" for name, count in self.filled.items()]
-        out += [
-            f"  {name}: {median:g} words in the middle, at most {most}"
-            for name, (median, most) in self.words.items()
-        ]
-        if self.labels:
-            out.append("  labels: " + ", ".join(f"{word} {count}" for word, count in self.labels.items()))
-        if self.parts:
-            out.append("  split: " + ", ".join(f"{part} {count}" for part, count in self.parts.items()))
-        out += [finding.text() for finding in self.findings]
-        kinds = Counter(finding.level for finding in self.findings)
-        out.append(
-            f"{'usable' if self.usable else 'NOT usable'}: {self.broken} of {self.rows} rows broken "
-            f"(limit {LIMIT:.0%}), {kinds['warning']} kinds of warnings"
-        )
-        return out
 
 
 def check_table(
@@ -121,7 +53,7 @@ def check_opened(
     oddities: dict[tuple[Level, str, str], list[tuple[int, str]]] = defaultdict(list)
     broken: set[int] = set()
     prints: dict[str, list[np.ndarray | None]] = {
-        name: [] for name, kind in found.modalities.items() if kind in ("image", "audio")
+        name: [] for name, kind in found.modalities.items() if kind in MEDIA
     }
     for level, rule, column, row, message in _odd_cells(table, found, prints, progress):
         oddities[level, rule, column].append((row, message))
@@ -134,6 +66,9 @@ def check_opened(
     parts = given_split(table, found.split) if found.split else {}
     near = {name: near_pairs(found.modalities[name], prints[name]) for name in prints}
     findings += [*_repeated(table, found), *_near(table, near), *_leaks(table, found, parts, near)]
+    if prints and len(table) > NEAR_ROWS:
+        why = f"near-duplicates were looked for in the first {NEAR_ROWS} of {len(table)} rows"
+        findings.append(Finding("note", "not all compared", "", (), why))
     labels = _labels(table, found)
     findings += _balance(labels, found)
     findings.sort(key=lambda f: (_ORDER[f.level], -len(f.lines), f.column, f.rule))
@@ -189,7 +124,7 @@ def _odd_cells(
                 for name, cell, (found, print) in zip(names, cells, looks, strict=True):
                     for level, rule, message in found:
                         yield level, rule, name, i, message
-                    if name in prints:
+                    if name in prints and i < NEAR_ROWS:
                         prints[name].append(print)
                     if isinstance(cell, list) and cell:
                         width = len(cell[0]) if isinstance(cell[0], list) else len(cell)
@@ -275,7 +210,7 @@ def _leaks(
     apart = merged([(i, j) for pairs in near.values() for i, j in pairs if groups[i] != groups[j]])
     kinds = (
         ("leakage", "rows of one group or content stand", list(members.values())),
-        ("near leakage", "rows with nearly the same picture or sound stand", apart),
+        ("near leakage", "rows with nearly the same picture, sound or clip stand", apart),
     )
     for rule, what, sets in kinds:
         torn = [rows for rows in sets if len({part_of[i] for i in rows}) > 1]

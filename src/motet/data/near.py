@@ -1,10 +1,11 @@
-"""Pictures and sounds that are nearly the same: re-encoded, resized, a little louder.
+"""Pictures, sounds and clips that are nearly the same: re-encoded, resized, a little louder.
 
 Pictures: the 64 signs of the differences between neighbours in a grey 9 x 8 copy (dHash; Krawetz 2013),
 equal but for NEAR_BITS; besides the colours of an 8 x 8 copy and, so that faces and letters are told
 apart, every value of a grey 16 x 16 copy. Sounds: the mean log-mel spectrum in each of
 PARTS parts of the sound, without its level; how that changes from part to part and band to band, so that
-steady noises are told apart; and a length that is nearly the same.
+steady noises are told apart; and a length that is nearly the same. Clips: the first, the middle and the
+last frame, one of them nearly the same and the others alike, and the length.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from PIL import Image
 
 from motet.data.audio import load_audio
 from motet.data.columns import Columns
+from motet.data.frames import Clip
 from motet.data.groups import connected
 from motet.data.image import load_image
 from motet.data.media import open_media
 from motet.data.mel import RATE, log_mel
 from motet.data.table import Table
+from motet.data.video import load_video
 from motet.errors import DataError
 
 NEAR_BITS = 3  # of 64 that may differ
@@ -31,12 +34,14 @@ FLAT = 2  # of 255: a difference up to this is none, so that noise in flat parts
 MOST = 512  # pictures of one quarter, sorted by all bits, that each is compared with
 COLOURS = 6.0  # of 255, mean difference of the 8 x 8 copies
 DETAIL = 28  # of 255, largest difference of the 16 x 16 copies
+PRINT = 8 + 192 + 256  # bytes of a picture's print
 PARTS, BANDS = 24, 16
 SPECTRA = 0.05  # root mean square difference of log10 spectra without their level; four times a log-mel unit
 CHANGES = 0.85  # least correlation of the changes
 LENGTHS = 0.03  # share by which lengths may differ
 HEARD = 30  # seconds
 THREADS = 2
+MEDIA = ("image", "audio", "video")
 Progress = Callable[[int, int, str], None]
 
 
@@ -60,6 +65,13 @@ def sound_print(wave: np.ndarray) -> np.ndarray:
     return np.concatenate([[len(wave) / RATE], (parts - parts.mean()).reshape(-1)]).astype(np.float32)
 
 
+def clip_print(clip: Clip) -> np.ndarray:
+    """(3 * 456 + 4,) uint8: the prints of three frames, and the seconds at which the last one is, float32."""
+    places = (len(clip.frames) // 2, 0, -1)
+    pictures = [picture_print(Image.fromarray(clip.frames[k])) for k in places]
+    return np.concatenate([*pictures, np.float32([clip.times[-1]]).view(np.uint8)])
+
+
 def near_pictures(prints: np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs (earlier, later) of rows of `prints` (n, 456) that show nearly the same."""
     bits, colours = np.ascontiguousarray(prints[:, :8]), prints[:, 8:200].astype(np.int16)
@@ -78,6 +90,22 @@ def near_pictures(prints: np.ndarray) -> Iterator[tuple[int, int]]:
                 close &= np.abs(fine[later] - fine[i]).max(1) <= DETAIL
                 seen |= {(min(i, j), max(i, j)) for j in later[close].tolist()}
     yield from sorted(seen)
+
+
+def near_clips(prints: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs (earlier, later) of rows of `prints` (n, 1372) that show nearly the same, and as long."""
+    seconds = np.ascontiguousarray(prints[:, 3 * PRINT :]).view(np.float32).reshape(-1)
+    frames = [np.ascontiguousarray(prints[:, k * PRINT : (k + 1) * PRINT]) for k in range(3)]
+    for i, j in sorted({pair for frame in frames for pair in near_pictures(frame)}):
+        alike = all(_close(frame[i], frame[j]) for frame in frames)
+        if alike and abs(seconds[i] - seconds[j]) <= LENGTHS * max(seconds[i], seconds[j]):
+            yield i, j
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two pictures are alike by their prints, but for the signs, which moving pictures blur."""
+    apart = np.abs(a[8:].astype(np.int16) - b[8:])
+    return bool(apart[:192].mean() <= COLOURS and apart[192:].max() <= DETAIL)
 
 
 def near_sounds(prints: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -101,15 +129,21 @@ def near_pairs(kind: str, prints: Sequence[np.ndarray | None]) -> list[tuple[int
     if len(has) < 2:
         return []
     stacked = np.stack([one for one in prints if one is not None])
-    pairs = near_pictures(stacked) if kind == "image" else near_sounds(stacked)
+    match kind:
+        case "image":
+            pairs = near_pictures(stacked)
+        case "video":
+            pairs = near_clips(stacked)
+        case _:
+            pairs = near_sounds(stacked)
     return [(has[i], has[j]) for i, j in pairs]
 
 
 def near_rows(table: Table, columns: Columns, progress: Progress | None = None) -> list[list[int]]:
-    """Sets of rows with nearly the same picture or sound. Broken media are like no other."""
+    """Sets of rows with nearly the same picture, sound or clip. Broken media are like no other."""
     pairs = []
     for name, kind in columns.modalities.items():
-        if kind in ("image", "audio"):
+        if kind in MEDIA:
             pairs += near_pairs(kind, read_prints(table, name, kind, progress))
     return merged(pairs)
 
@@ -136,6 +170,9 @@ def read_prints(
                 return None
             if kind == "image":
                 return picture_print(load_image(media, str(cell)))
+            if kind == "video":
+                clip = load_video(media, str(cell))
+                return None if clip is None else clip_print(clip)
             wave = load_audio(media, str(cell))
             return None if wave is None else sound_print(wave)
         except DataError:

@@ -14,7 +14,7 @@ from motet.data.features import read_features
 from motet.data.image import load_image
 from motet.data.media import open_media
 from motet.data.mel import RATE
-from motet.data.near import picture_print, sound_print
+from motet.data.near import clip_print, picture_print, sound_print
 from motet.data.paths import extension_of
 from motet.data.text import TextConfig, clean
 from motet.data.video import load_video
@@ -39,7 +39,7 @@ class Oddity(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one cell is: its oddities, and what near-duplicates share (pictures and sounds only)."""
+    """What one cell is: its oddities, and what near-duplicates share (media only)."""
 
     oddities: tuple[Oddity, ...]
     print: np.ndarray | None
@@ -89,7 +89,7 @@ def _probe_media(cell: Any, kind: str, root: Path, prints: list[np.ndarray]) -> 
                 prints.append(sound_print(sound))
                 yield from _probe_sound(sound)
         case "video":
-            yield from _probe_clip(media, name)
+            yield from _probe_clip(media, name, prints)
         case _:
             read_features(cell, root)
     if not isinstance(media, Blob):
@@ -112,11 +112,12 @@ def _probe_sound(sound: np.ndarray) -> Iterator[Oddity]:
         yield Oddity("warning", "too short", f"{len(sound) / RATE * 1000:.0f} ms of sound")
 
 
-def _probe_clip(path: Path | Blob, cell: str) -> Iterator[Oddity]:
+def _probe_clip(path: Path | Blob, cell: str, prints: list[np.ndarray]) -> Iterator[Oddity]:
     clip, sound = load_video(path, cell), load_audio(path, cell)
     if clip is None:
         yield Oddity("warning", "no picture", "a video with sound only: its frames are missing")
     else:
+        prints.append(clip_print(clip))
         yield from _probe_picture(clip.frames.reshape(-1, clip.frames.shape[2], 3))
     if sound is not None:
         yield from _probe_sound(sound)

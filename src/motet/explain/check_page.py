@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from motet.data.audio import load_audio
-from motet.data.check import LIMIT, Finding, Report
+from motet.data.findings import LIMIT, Finding, Report
 from motet.data.columns import Columns
 from motet.data.image import load_image
 from motet.data.media import open_media
