@@ -37,7 +37,9 @@ def read_mmsa(source: Path, text: Words, writer: MediaWriter) -> Iterator[Row]:
             raise DataError(f"{where}: has neither 'audio', 'vision' nor a text.")
         labels = _labels(part, len(ids), where)
         for i, id in enumerate(ids):
-            row: Row = {"id": id, "group": id.split("$_$")[0], "split": SPLITS[name.lower()]}
+            video, _, place = id.partition("$_$")
+            row: Row = {"id": id, "group": video, "split": SPLITS[name.lower()]}
+            row |= {"order": int(place)} if place.isdecimal() else {}
             if spoken:
                 row["text"] = str(raw[i]).strip() or None
             for column, features in arrays.items():
