@@ -36,7 +36,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable '.[demo,index,scale,remote,track,tune,dev]'
+	$(PIP) --editable '.[demo,index,scale,remote,onnx,track,tune,dev]'
 	touch $@
 
 clean:

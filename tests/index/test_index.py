@@ -286,3 +286,11 @@ def test_wrong_use_is_named(index: Index, tmp_path: Path, model: WordModel) -> N
         index.search(np.full(WIDTH, np.nan, np.float32))
     with pytest.raises(ConfigError, match="give a query"):
         index.search()
+
+
+def test_a_page_says_what_the_scores_mean() -> None:
+    sure = search_page("x", [Hit("1", 0.5, "a", {}, match=0.931, above=0.9987)])
+    assert "match 93%" in sure and "Match: the probability" in sure and "Above:" not in sure
+    alone = search_page("x", [Hit("1", 0.5, "a", {}, above=0.9999)], first=11)
+    assert "above &gt;99.9%" in alone
+    assert "11. 1" in alone and "Places 11 to 11" in alone and "Match:" not in alone

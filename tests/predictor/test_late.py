@@ -10,9 +10,11 @@ import pytest
 
 import motet
 from motet.errors import ConfigError
+from motet.index.asking import reranked
 from motet.predictor import Predictor
 from motet.predictor.inputs import entry_of
 from motet.predictor.late import late_scores, max_sim, token_vectors
+from motet.types import Hit
 
 WORDS = ("red", "green", "blue", "dog", "cat", "hat", "old", "new")
 
@@ -79,6 +81,8 @@ def test_rows_that_are_gone_come_last_and_vectors_cannot_be_asked(model: Predict
     assert scores[0] is not None and scores[1:] == [None, None]
     index = motet.Index.create(tmp_path / "p.index", model)
     index.add(model.folder.parent / "pairs.csv")
+    with pytest.raises(ConfigError, match="none of these rows can be read again"):
+        reranked([Hit("a", 0.5, "note", {"first": "red"})], ["red"], None, model)
     with pytest.raises(ConfigError, match="a vector has no tokens"):
         index.search(np.ones(16, np.float32), rerank=5)
     with pytest.raises(ConfigError, match="rerank=-1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -44,13 +45,16 @@ def padded(parts: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize(("spec", "attend"), [(SPECS[0], ("own", "global")), (SPECS[1], ("global",))])
+@pytest.mark.parametrize(
+    ("spec", "attend", "pool"), [(SPECS[0], ("own", "global"), "attention"), (SPECS[1], ("global",), "mean")]
+)
 def test_a_padded_batch_gives_the_vectors_of_the_packed_one(
-    spec: ModalitySpec, attend: tuple, tmp_path: Path
+    spec: ModalitySpec, attend: tuple, pool: Literal["attention", "mean"], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     block = BlockConfig(width=32, heads=4, kv_heads=2, qk_norm=True)
-    model = Motet(MotetConfig(SPECS, mot=MoTConfig(block=block, depth=2, attend=attend), embedding=16)).eval()
+    mot = MoTConfig(block=block, depth=2, attend=attend)
+    model = Motet(MotetConfig(SPECS, mot=mot, embedding=16, pool=pool)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

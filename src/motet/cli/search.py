@@ -77,13 +77,24 @@ def search(
 
 def _show(hits: Sequence[Hit], offset: int) -> None:
     """A table; columns of scores that no hit has are left out."""
-    match, late = (any(getattr(hit, name) is not None for hit in hits) for name in ("match", "late"))
+    from motet.index.page import share
+
+    columns = {
+        "match": [share(hit.match) for hit in hits],
+        "above": [share(hit.above) for hit in hits],
+        "late": ["" if hit.late is None else f"{hit.late:.3f}" for hit in hits],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
     names = list(dict.fromkeys(name for hit in hits for name in hit.fields))
-    head = ["", "score", *(["match"] if match else []), *(["late"] if late else []), "by", "row", *names]
-    rows = []
-    for rank, hit in enumerate(hits, offset + 1):
-        scores = [f"{hit.score:.3f}"]
-        scores += ["" if hit.match is None else f"{hit.match:.0%}"] if match else []
-        scores += ["" if hit.late is None else f"{hit.late:.3f}"] if late else []
-        rows.append([str(rank), *scores, hit.modality, hit.id, *(hit.fields.get(name) for name in names)])
-    table(head, rows)
+    rows = [
+        [
+            str(offset + i + 1),
+            f"{hit.score:.3f}",
+            *(cells[i] for cells in columns.values()),
+            hit.modality,
+            hit.id,
+            *(hit.fields.get(name) for name in names),
+        ]
+        for i, hit in enumerate(hits)
+    ]
+    table(["", "score", *columns, "by", "row", *names], rows)

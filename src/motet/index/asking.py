@@ -70,7 +70,7 @@ def reranked(hits: Sequence[Hit], parts: Sequence[Any], like: Row | None, model:
     """The hits by the sum of cosine and late interaction, best first; those that cannot be read again last.
 
     Raises:
-        ConfigError: a part that is a vector, which has no tokens.
+        ConfigError: a part that is a vector, which has no tokens; not one row that can be read again.
     """
     from motet.predictor.late import late_scores
 
@@ -78,5 +78,10 @@ def reranked(hits: Sequence[Hit], parts: Sequence[Any], like: Row | None, model:
     if any(is_vector(part, model.width) for part in asked):
         raise ConfigError("search: a vector has no tokens to re-rank by. Give a text or a file instead.")
     scores = late_scores(model, asked, [(hit.fields, hit.modality) for hit in hits])
+    if hits and all(late is None for late in scores):
+        raise ConfigError(
+            "search: none of these rows can be read again to re-rank them: their files are gone, or their "
+            "columns have other names than the model's. Leave rerank out."
+        )
     made = [hit if late is None else replace(hit, late=late) for hit, late in zip(hits, scores, strict=True)]
     return sorted(made, key=lambda hit: -math.inf if hit.late is None else hit.score + hit.late, reverse=True)

@@ -95,19 +95,32 @@ def _is_prose(text: str) -> bool:
 
 
 def _score(hit: Hit) -> str:
-    said = [] if hit.match is None else [f"match {hit.match:.0%}"]
+    said = [f"match {share(hit.match)}"] if hit.match is not None else []
+    said += [f"above {share(hit.above)}"] if hit.match is None and hit.above is not None else []
     said += [f"cosine {hit.score:.3f}", *([] if hit.late is None else [f"by token {hit.late:.3f}"])]
-    return " · ".join([*said, escape(hit.modality)])
+    return " · ".join(escape(part) for part in [*said, hit.modality])
+
+
+def share(value: float | None) -> str:
+    """0..1 in percent, never quite all of it; empty for None."""
+    if value is None:
+        return ""
+    return ">99.9%" if value > 0.9995 else f"{value:.1%}" if value > 0.99 else f"{value:.0%}"
 
 
 def _legend(hits: Sequence[Hit]) -> str:
-    """What the percentage means, where there is one."""
-    if all(hit.match is None for hit in hits):
-        return ""
-    return (
-        '<p class="note">Match: the probability that the two belong together if one of two such pairs does, '
-        "learned from rows that the model was not trained on.</p>"
+    """What the percentages mean, where there are any."""
+    match, above = (any(getattr(hit, name) is not None for hit in hits) for name in ("match", "above"))
+    said = (
+        ["Match: the probability that the two belong together if one of two such pairs does."]
+        if match
+        else []
     )
+    if above and any(hit.match is None for hit in hits):
+        said.append("Above: the share of unrelated pairs that are less alike.")
+    if not said:
+        return ""
+    return f'<p class="note">{" ".join(said)} Learned from rows that the model was not trained on.</p>'
 
 
 def _media(name: str, cell: Any, id: str) -> str:

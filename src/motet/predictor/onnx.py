@@ -26,8 +26,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from motet.errors import ConfigError, StorageError, missing_extra
 from motet.model import Motet
 from motet.nn.backbones import PictureEncoder, TextEncoder
+from motet.nn.heads import EmbeddingHead, SequencePool
 from motet.nn.pretrained import installed
-from motet.nn.segments import segment_mean
 from motet.types import Layout, ModalitySpec
 
 if TYPE_CHECKING:
@@ -129,10 +129,19 @@ class OneModality(nn.Module):
         plans: Any = [_PaddedPlan(seen)] * model.config.mot.depth
         stop = model.mot.leading_own or None
         own = model.mot(x, layout, plans[:stop], stop=stop)
-        pooled = model.pool[name](own, sample, layout.samples)
-        head = model.space[name]
-        features = segment_mean(flat, sample, layout.samples) if head.direct is not None else None
-        return head(pooled, features, torch.ones_like(pooled[:, 0], dtype=torch.bool))[:samples]
+        pool, head = model.pool[name], model.space[name]
+        assert isinstance(pool, SequencePool) and isinstance(head, EmbeddingHead)
+        if pool.score is None:
+            pooled = _mean(pool.norm(own).unflatten(0, (samples, tokens)), mask)
+        else:
+            pooled = pool(own, sample, layout.samples)[:samples]
+        features = _mean(values, mask) if head.direct is not None else None
+        return head(pooled, features, mask.any(1))
+
+
+def _mean(x: Tensor, mask: Tensor) -> Tensor:
+    """(B, N, D) -> (B, D), over the tokens alone; the exporter cannot count by `segment_mean`."""
+    return (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 class _PaddedPlan:
