@@ -202,3 +202,32 @@ def test_hidden_features_are_learned_from_the_others() -> None:
     assert model.guess["sound"].weight.grad is not None
     everyone = replace(given, targets={"hidden/sound": torch.full((6, 6), math.nan)})
     assert float(objective(model(everyone), everyone)[1]["hidden"]) == 0.0
+
+
+def test_each_modality_has_a_loss_and_a_weight_of_its_own() -> None:
+    model, plain = made(LossConfig())
+    output, rows = model(batch()), batch()
+    _, before = plain(output, rows)
+    own = LossConfig(late_regression={"sound": "l1"}, weights={"late/sound": 3.0})
+    total, after = made(own)[1](output, rows)
+    assert after["late/text/price"] == before["late/text/price"]
+    price = output.modality_predictions["sound"]["price"]
+    known = ~rows.targets["price"].isnan() & output.present[:, 1]
+    expected = ((price - rows.targets["price"]) / 2.0)[known].abs().mean()
+    assert float(after["late/sound/price"]) == pytest.approx(float(expected.detach()), rel=1e-6)
+    late = {name: value for name, value in after.items() if name.startswith("late/")}
+    mean = sum(float(v) * (3.0 if "sound" in n else 1.0) for n, v in late.items()) / len(late)
+    others = sum(float(after[n]) for n in ("contrastive", "stars", "tags", "price", "hidden"))
+    assert float(total.detach()) == pytest.approx(others + 0.5 * mean, rel=1e-5)
+    with pytest.raises(ConfigError, match=r"late_regression.*'smell'.*text, sound"):
+        made(LossConfig(late_regression={"smell": "l1"}))
+
+
+def test_in_pre_training_only_hidden_features_count() -> None:
+    model, objective = made(LossConfig())
+    objective.only = "hidden"
+    total, parts = objective(model(batch()), batch())
+    assert float(total.detach()) == pytest.approx(float(parts["hidden"]), rel=1e-6) and parts["stars"] > 0
+    total.backward()
+    assert all(p.grad is None or float(p.grad.abs().max()) == 0 for p in model.heads.parameters())
+    assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in model.guess.parameters())

@@ -50,6 +50,9 @@ class Checker(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        assert tag in VOID | {"rect", "circle"}
+
     def handle_endtag(self, tag: str) -> None:
         assert self.open and self.open.pop() == tag, f"</{tag}> inside {self.open[-3:]}"
 
@@ -73,7 +76,7 @@ def test_the_page_shows_every_curve_and_is_whole(runs: Path) -> None:
         "Loss, mean of an epoch", "Parts of the loss, unweighted", "Norm of the gradient", "Learning rate",
         "Samples a second", "Memory, MiB", "Macro-F1", "Directions that embeddings use",
     ):  # fmt: skip
-        assert f"<h3>{title}</h3>" in html, title
+        assert f">{title}</h3>" in html, title
     for name in ("text", "sound", "shared", "mood", "contrastive"):
         assert f"</span>{name}<span" in html, name
     assert "Batches left out" in html and "1-0" in html and "not finite" in html

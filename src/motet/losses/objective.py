@@ -32,7 +32,8 @@ class LossConfig:
     """Which losses, and how they are mixed.
 
     `weights` multiplies parts by name: "contrastive", a task's name, "late" (all per-modality heads),
-    "hidden" (guessed features of dropped modalities); 1 where not given, 0.5 for "late".
+    "late/<modality>" (those of one), "hidden" (guessed features of dropped modalities); 1 where not given,
+    0.5 for "late". `late_regression[modality]` is what its own head learns numbers by, if not `regression`.
     `class_weights[task]` has one number a class. `focal` is the exponent of the focal loss, 2 is
     usual, 0 for plain cross-entropy. `balance="uncertainty"` learns on top of the weights how much
     each part counts (Kendall et al. 2018, arXiv:1705.07115); the loss can then be below 0.
@@ -46,6 +47,7 @@ class LossConfig:
     focal: float = 0.0
     class_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
     regression: Literal["mse", "l1", "huber"] = "huber"
+    late_regression: dict[str, Literal["mse", "l1", "huber"]] = field(default_factory=dict)
     huber_delta: float = 1.0
     weights: dict[str, float] = field(default_factory=dict)
     balance: Literal["fixed", "uncertainty"] = "fixed"
@@ -71,6 +73,7 @@ class Objective(nn.Module):
         self.log_temperature = nn.Parameter(start, requires_grad=config.learn_temperature)
         if config.contrastive == "sigmoid":
             self.bias = nn.Parameter(torch.full((len(self.pairs),), -10.0))
+        self.only = ""
         self.terms = ("contrastive", *(task.name for task in self.tasks), "late", "hidden")
         if config.balance == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(self.terms)))
@@ -114,8 +117,11 @@ class Objective(nn.Module):
             self.log_variance.clamp_(-WIDEST_LOG_VARIANCE, WIDEST_LOG_VARIANCE)
 
     def _weighted(self, term: str, value: Tensor, default: float = 1.0) -> Tensor:
-        """What a part adds to the sum; a part without any known target adds nothing and learns nothing."""
-        weight = self.config.weights.get(term, default)
+        """What a part adds to the sum; a part without any known target adds nothing and learns nothing.
+
+        `self.only` names the one part that counts for now, as in pre-training.
+        """
+        weight = self.config.weights.get(term, default) if self.only in ("", term) else 0.0
         if self.config.balance == "fixed":
             return weight * value
         log_variance = self.log_variance[self.terms.index(term)]
@@ -152,7 +158,14 @@ class Objective(nn.Module):
                 losses.append(contrastive_loss(x, y, heat, group=group, both=both, weight=weight))
         return torch.stack(losses).mean()
 
-    def _task(self, task: TaskSpec, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    def _task(
+        self,
+        task: TaskSpec,
+        prediction: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        regression: Literal["mse", "l1", "huber"] | None = None,
+    ) -> Tensor:
         config = self.config
         weights = getattr(self, f"class_weights_{self.tasks.index(task)}")
         smoothing, focal = config.label_smoothing, config.focal
@@ -178,12 +191,11 @@ class Objective(nn.Module):
             case "number":
                 # In units of the task's spread, so that one weight suits ratings and prices alike.
                 prediction, target = (prediction - task.mean) / task.std, (target - task.mean) / task.std
-                return regression_loss(
-                    prediction, target, kind=config.regression, delta=config.huber_delta, weight=weight
-                )
+                kind = regression or config.regression
+                return regression_loss(prediction, target, kind=kind, delta=config.huber_delta, weight=weight)
 
     def _late(self, output: Output, batch: TokenBatch, parts: dict[str, Tensor]) -> Tensor | None:
-        """The mean over the heads of single modalities; samples without the modality take no part."""
+        """The weighted mean over the heads of single modalities; samples without one take no part."""
         losses = []
         for modality, predictions in output.modality_predictions.items():
             present = output.present[:, self.columns[modality]]
@@ -191,9 +203,10 @@ class Objective(nn.Module):
                 if task.name not in batch.targets:
                     continue
                 target = _only(present, batch.targets[task.name])
-                part = self._task(task, predictions[task.name], target, batch.weight)
+                regression = self.config.late_regression.get(modality)
+                part = self._task(task, predictions[task.name], target, batch.weight, regression)
                 parts[f"late/{modality}/{task.name}"] = part
-                losses.append(part)
+                losses.append(part * self.config.weights.get(f"late/{modality}", 1.0))
                 if task.kind == "classes" and bool((target != IGNORE).any()):
                     parts[f"alone/{modality}/{task.name}"] = _right(predictions[task.name], target)
         return torch.stack(losses).mean() if losses else None
@@ -227,7 +240,14 @@ def _right(logits: Tensor, target: Tensor) -> Tensor:
 
 def _check(config: LossConfig, model: MotetConfig) -> None:
     tasks = {task.name: task for task in model.tasks}
-    known = {"contrastive", "late", "hidden", *tasks}
+    alone = [spec.name for spec in model.modalities] if model.late_heads else []
+    known = {"contrastive", "late", "hidden", *tasks, *(f"late/{m}" for m in alone)}
+    for name in config.late_regression:
+        if name not in alone:
+            raise ConfigError(
+                f"loss.late_regression: {name!r} has no head of its own. "
+                f"{'Modalities: ' + ', '.join(alone) if alone else 'Give --set model.late_heads=true.'}"
+            )
     for name in config.weights:
         if name not in known:
             raise ConfigError(

@@ -44,6 +44,8 @@ def chart(
     if not kept:
         return ""
     low, high = min(min(c.y) for c in kept), max(max(c.y) for c in kept)
+    if low == high and not log:  # a line in the middle, not on the edge
+        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     ticks = _decades(low, high) if log else nice_ticks(min(0.0, low) if zero else low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     first, last = min(c.x[0] for c in kept), max(c.x[-1] for c in kept)
@@ -65,9 +67,8 @@ def chart(
             )
     parts.append(f'<text class="soft end" x="{WIDTH - RIGHT:g}" y="{HEIGHT - 3:g}">{escape(x_name)}</text>')
     if mark is not None and first <= mark <= last:
-        parts.append(
-            f'<path class="grid" d="M{at_x(mark):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}" stroke-dasharray="3 3"/>'
-        )
+        place = f"M{at_x(mark):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}"
+        parts.append(f'<path class="grid" style="stroke:var(--soft)" stroke-dasharray="3 3" d="{place}"/>')
     hues = [f"var(--m{(first_hue + i) % HUES})" for i in range(len(kept))]
     for curve, hue in zip(kept, hues, strict=True):
         parts.append(_path(curve, hue, at_x, at_y))
@@ -76,7 +77,7 @@ def chart(
         f'<span class="note"> {_short(curve.y[-1])}</span></span> '
         for curve, hue in zip(kept, hues, strict=True)
     )
-    drawn = f"<h3>{escape(title)}</h3><div>{legend}</div>" + svg(
+    drawn = f'<h3 style="margin-top:0">{escape(title)}</h3><div>{legend}</div>' + svg(
         WIDTH, HEIGHT, title, "".join(parts), most=680
     )
     return figure(drawn, note, _numbers(kept, x_name))

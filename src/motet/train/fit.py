@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from motet.errors import ConfigError
 from motet.losses import LossConfig, Objective
 from motet.model import Motet, MotetConfig, TaskSpec, parameter_groups
 from motet.nn.finetune import merge_lora
@@ -186,6 +187,10 @@ def _model(opened: Opened, data: Parts) -> tuple[MotetConfig, Mapping[str, Tunin
     """The model as its training begins."""
     config = opened.config.model.build(data.specs, data.tasks(), contrastive=opened.contrastive)
     check_modulation(opened.config.train.modulation, config)
+    if opened.config.train.pretrain and not any(s.pretrained and s.input == "vectors" for s in data.specs):
+        raise ConfigError("train.pretrain: there is no modality with features of a frozen encoder to guess.")
+    if opened.config.train.pretrain and not config.guess_hidden:
+        raise ConfigError("train.pretrain: nothing is guessed. Say --set model.guess_hidden=true as well.")
     tunings = {
         name: modality_settings(opened.config, name, p.spec.kind).tuning
         for name, p in data.processors.items()

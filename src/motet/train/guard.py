@@ -12,6 +12,18 @@ MOST_SCALE, LEAST_SCALE = 2.0**16, 1.0
 STEADY = 500  # steps without overflow after which the scale is doubled
 
 
+def unusable(loss: float, norm: float, state: State, spike: float) -> str:
+    """Why a batch with this loss and norm of the gradient must be left out; "" where it need not be."""
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    if state.scale and math.isfinite(loss) and rescale(state, overflow=not finite):
+        return f"fp16 overflow, loss scale now {state.scale:g}"
+    if not finite:
+        return f"loss {loss:g} or its gradient is not finite"
+    if spikes(loss, state, spike):
+        return f"loss {loss:g} is a spike, {state.level['mean']:.3g} is usual"
+    return ""
+
+
 def spikes(loss: float, state: State, limit: float) -> bool:
     """Whether a finite loss is `limit` standard deviations above its running mean (0: never), and above
     where training began: a hard batch late in training, when losses are small, is no spike."""

@@ -7,7 +7,6 @@ its optimizer's moments, and nothing else has to be carried over an interruption
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from motet.train.gradcache import Gradients
 from motet.train.modulate import brakes
 from motet.train.run import Reporter, RunFolder
 from motet.train.signals import caught_signals
-from motet.train.state import Checkpoints
+from motet.train.state import Best, Checkpoints
 from motet.train.track import Track
 from motet.train.validate import better, validate
 from motet.train.watch import Watch
@@ -51,9 +50,11 @@ class TrainConfig(optim.OptimConfig):
     not. `micro_batch`: how many samples the model sees at once, 0 for the whole batch; the gradients are
     those of the whole batch whatever it is. `modulation` slows modalities that learn too fast, see
     `motet.train.modulate`, 0 does not. `parallel` is for several processes under torchrun, see
-    `motet.train.distributed`. A batch whose loss or gradient is not finite is left out, and one whose loss
-    lies `spike` standard deviations above the usual (0: none), see `motet.train.guard`; after `bad_steps`
-    of them in a row training stops. `track` sends the metrics to a tracker too, see `motet.train.track`.
+    `motet.train.distributed`. In the first `pretrain` epochs only the features of dropped modalities are
+    guessed (`model.guess_hidden`), nothing else is learned. A batch whose loss or gradient is not finite is
+    left out, and one whose loss lies `spike` standard deviations above the usual (0: none), see
+    `motet.train.guard`; after `bad_steps` of them in a row training stops. `track` sends the metrics to a
+    tracker too, see `motet.train.track`.
     """
 
     epochs: int = 30
@@ -64,6 +65,7 @@ class TrainConfig(optim.OptimConfig):
     ema: float = 0.0
     micro_batch: int = 0
     modulation: float = 0.0
+    pretrain: int = 0
     parallel: Parallel = "ddp"
     spike: float = 10.0
     bad_steps: int = 10
@@ -71,18 +73,6 @@ class TrainConfig(optim.OptimConfig):
     log_steps: int = 10
     checkpoint_steps: int = 0
     checkpoint_seconds: float = 30.0
-
-
-@dataclass(frozen=True)
-class Best:
-    """What the run ends with: the model holds the weights of `step`."""
-
-    step: int
-    steps: int
-    epochs: int
-    value: float | None
-    metric: str
-    why: str
 
 
 def train(
@@ -178,7 +168,7 @@ class _Loop:
     def _fit(self, stop: Callable[[int], bool], deadline: float | None) -> Best:
         state, why = self.state, ""
         while state.epoch < self.config.epochs and not why:
-            begin_epoch(self.model, state.epoch)
+            self._begin_epoch()
             self.watch.start_clock()
             for batch in self.loader.batches(state.epoch, state.position):
                 self._step(batch)
@@ -208,6 +198,13 @@ class _Loop:
             state.best_step, state.step, state.epoch, state.best, self.config.metric, why or "all epochs done"
         )
 
+    def _begin_epoch(self) -> None:
+        state, pretrain = self.state, self.config.pretrain
+        begin_epoch(self.model, state.epoch)
+        self.objective.only = "hidden" if state.epoch < pretrain else ""  # type: ignore[assignment]
+        if state.epoch == pretrain and state.position == 0:
+            state.level = {}  # other losses, of another size
+
     def _step(self, batch: TokenBatch) -> None:
         state, config = self.state, self.config
         self.model.train()
@@ -222,7 +219,7 @@ class _Loop:
         state.micro = self.gradients.size
         state.step += 1
         state.position += 1
-        why = self._unusable(float(loss), float(norm))
+        why = guard.unusable(float(loss), float(norm), state, config.spike)
         if why:
             self._skip(batch, why)
             return
@@ -240,17 +237,6 @@ class _Loop:
         if due:
             row = {"kind": "step", "step": state.step, "epoch": state.epoch} | values
             self._log(row | {"lr": rates, "gradient": gradients})
-
-    def _unusable(self, loss: float, norm: float) -> str:
-        """Why the batch must be left out; "" where it need not be."""
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        if self.state.scale and math.isfinite(loss) and guard.rescale(self.state, overflow=not finite):
-            return f"fp16 overflow, loss scale now {self.state.scale:g}"
-        if not finite:
-            return f"loss {loss:g} or its gradient is not finite"
-        if guard.spikes(loss, self.state, self.config.spike):
-            return f"loss {loss:g} is a spike, {self.state.level['mean']:.3g} is usual"
-        return ""
 
     def _skip(self, batch: TokenBatch, why: str) -> None:
         """A batch that would poison the weights is left out, and its rows are named."""

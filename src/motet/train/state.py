@@ -15,6 +15,18 @@ from motet.train.distributed import World, like, whole
 from motet.train.run import RunFolder
 
 
+@dataclass(frozen=True)
+class Best:
+    """What the run ends with: the model holds the weights of `step`."""
+
+    step: int
+    steps: int
+    epochs: int
+    value: float | None
+    metric: str
+    why: str
+
+
 @dataclass
 class State:
     """`stale` counts epochs since the best, `lines` those logged; `micro` is the micro-batch that fits.
