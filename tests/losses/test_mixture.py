@@ -205,11 +205,11 @@ def test_hidden_features_are_learned_from_the_others() -> None:
 
 
 def test_each_modality_has_a_loss_and_a_weight_of_its_own() -> None:
-    model, plain = made(LossConfig())
+    model, plain = (part.float() for part in made(LossConfig()))
     output, rows = model(batch()), batch()
     _, before = plain(output, rows)
     own = LossConfig(late_regression={"sound": "l1"}, weights={"late/sound": 3.0})
-    total, after = made(own)[1](output, rows)
+    total, after = made(own)[1].float()(output, rows)
     assert after["late/text/price"] == before["late/text/price"]
     price = output.modality_predictions["sound"]["price"]
     known = ~rows.targets["price"].isnan() & output.present[:, 1]
@@ -224,7 +224,7 @@ def test_each_modality_has_a_loss_and_a_weight_of_its_own() -> None:
 
 
 def test_in_pre_training_only_hidden_features_count() -> None:
-    model, objective = made(LossConfig())
+    model, objective = (part.float() for part in made(LossConfig()))
     objective.only = "hidden"
     total, parts = objective(model(batch()), batch())
     assert float(total.detach()) == pytest.approx(float(parts["hidden"]), rel=1e-6) and parts["stars"] > 0
