@@ -1,11 +1,13 @@
 """What the loader adds to the bare work of decoding: samples/s beside a loop that only decodes and resizes.
 
-Rows of a JPEG (500 x 400), and, with --sound, a WAV of 2 s, as in `motet fit` without any cache. The bare
+Rows of a JPEG (500 x 400), then of a JPEG and a WAV of 2 s, as in `motet fit` without any cache. The bare
 loop opens, decodes and resizes the same files (and makes log-mel spectrograms) in this process, in turn
-with the loader, so that a drifting machine hurts both alike. `--rows 100000` measures memory over as many
-rows of 1,000 files instead.
+with the loader, so that a drifting machine hurts both alike; ratios are medians over the rounds.
+`of_bare` is samples/s against the bare loop's; `of_bare_cpu` the same by seconds of processor time, which a
+busy machine disturbs less (with no workers only). `--rows 100000` measures memory over as many rows of
+1,000 files instead.
 
-    python -m benchmarks.loader [--sound] [--workers 0 2] [--samples 512] [--out benchmarks/results]
+    python -m benchmarks.loader [--workers 0 2] [--samples 512] [--out benchmarks/results]
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def bare(folder: Path, files: int, samples: int, *, sound: bool) -> None:
             log_mel(soundfile.read(folder / f"{i % files}.wav", dtype="float32")[0])
 
 
-def dataset(path: Path, *, memory_bytes: int, size: int = SIZE) -> Dataset:
+def dataset(path: str | Path, *, memory_bytes: int, size: int = SIZE) -> Dataset:
     table = open_table(path)
     columns = infer_columns(table, label="label")
     config = ProcessorConfig()
@@ -89,37 +91,48 @@ def loader(data: Dataset, workers: int, kind: str) -> Loader:
     return Loader(data, specs, data.targets, config, shuffle=True)
 
 
-def speed(arguments: argparse.Namespace) -> dict[str, Any]:
+def speed(arguments: argparse.Namespace, *, sound: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder, n = Path(name), arguments.samples
-        path = build(folder, n, n, sound=arguments.sound)
+        path = build(folder, n, n, sound=sound)
         data = dataset(path, memory_bytes=0)
         kinds = [(w, k) for w in arguments.workers for k in (("thread", "process") if w else ("thread",))]
         loaders = {f"loader, {w} workers" + (f" ({k})" if w else ""): loader(data, w, k) for w, k in kinds}
         for one in loaders.values():
-            next(iter(one.batches(0)))  # starts the worker processes
-        rates: dict[str, list[float]] = {"bare loop": [], **{key: [] for key in loaders}}
+            for _ in one.batches(0):  # starts the worker processes, finds every file once
+                pass
+        bare(folder, n, n, sound=sound)
+        wall: dict[str, list[float]] = {"bare loop": [], **{key: [] for key in loaders}}
+        work: dict[str, list[float]] = {key: [] for key in wall}
         for epoch in range(arguments.rounds):
-            begin = time.perf_counter()
-            bare(folder, n, n, sound=arguments.sound)
-            rates["bare loop"].append(n / (time.perf_counter() - begin))
-            for key, one in loaders.items():
-                begin = time.perf_counter()
-                count = sum(len(batch.ids) for batch in one.batches(epoch))
-                rates[key].append(count / (time.perf_counter() - begin))
+            for key in wall if epoch % 2 else reversed(wall):  # the first of a round has no advantage
+                begin, busy = time.perf_counter(), time.process_time()
+                if key == "bare loop":
+                    bare(folder, n, n, sound=sound)
+                else:
+                    assert sum(len(batch.ids) for batch in loaders[key].batches(epoch)) == n
+                wall[key].append(time.perf_counter() - begin)
+                work[key].append(time.process_time() - busy)
         for one in loaders.values():
             one.close()
-    base = rates["bare loop"]
-    return {
-        "samples": n,
-        "sound": arguments.sound,
-        "cores": len(os.sched_getaffinity(0)),
-        "samples_per_s": {key: round(statistics.median(v), 1) for key, v in rates.items()},
-        "against_bare": {
-            key: round(statistics.median(a / b for a, b in zip(v, base, strict=True)), 3)
-            for key, v in rates.items()
-        },
-    }
+
+    def of_bare(seconds: dict[str, list[float]], key: str) -> float:
+        pairs = zip(seconds["bare loop"], seconds[key], strict=True)
+        return round(statistics.median(base / own for base, own in pairs), 3)
+
+    found: dict[str, Any] = {}
+    for key, times in wall.items():
+        found[key] = {
+            "samples_per_s": round(n / statistics.median(times), 1),
+            "of_bare": of_bare(wall, key),
+        }
+        if "0 workers" in key:
+            found[key]["of_bare_cpu"] = of_bare(work, key)
+    single = wall.get("loader, 0 workers")
+    for key in [key for key in wall if single and key not in ("bare loop", "loader, 0 workers")]:
+        faster = [a / b for a, b in zip(single or (), wall[key], strict=True)]
+        found[key]["of_0_workers"] = round(statistics.median(faster), 3)
+    return found
 
 
 def memory(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -147,15 +160,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--sound", action="store_true")
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--out")
     arguments = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(1)
-    result = memory(arguments) if arguments.rows else speed(arguments)
-    report("loader", "cpu", result, arguments.out)
+    if arguments.rows:
+        result, name = memory(arguments), "loader_memory"
+    else:
+        kinds = {"pictures": False, "pictures and sound": True}
+        result = {kind: speed(arguments, sound=sound) for kind, sound in kinds.items()}
+        result, name = {"samples": arguments.samples, "rounds": arguments.rounds, **result}, "loader"
+    torch.set_num_threads(cores)  # names the machine
+    report(name, "cpu", result, arguments.out)
 
 
 if __name__ == "__main__":

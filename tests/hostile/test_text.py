@@ -7,7 +7,7 @@ Texts and tables
 - paths out of the root, absolute, links, FIFO, devices: test_media.py and tests/data/test_table.py
 - addresses: here and test_media.py
 - pickles: here (never opened); .npy with objects: test_media.py
-- safetensors with broken headers: tests/test_checkpoint.py
+- safetensors with broken headers, a name twice: test_models.py
 - configs (unknown and duplicate keys, NaN, 1e999, depth, YAML tags and aliases): here
 - tokenizers with regular expressions: tests/data/test_text.py
 - archives with links, `..` and absolute members: here
@@ -17,7 +17,8 @@ Media
   channels, silent FLAC, cut MP4, lone streams, playlists: test_media.py
 - 16-bit grey, transparency, CMYK, palettes, EXIF, animations: tests/data/test_image.py
 - variable frame rates, rotation, one clock: tests/data/test_video.py; no duration: here
-- what hangs or crashes a decoder: tests/data/test_isolate.py; progressive JPEGs of many scans: here
+- what hangs or crashes a decoder: tests/data/test_isolate.py, of pictures tests/data/test_picture.py;
+  progressive JPEGs of many scans: here
 """
 
 from __future__ import annotations
