@@ -7,7 +7,8 @@ import torch
 from motet.explain.capture import capture
 from motet.explain.faithfulness import shortened
 from motet.explain.item import explain_sample
-from motet.explain.more import heads_html, meeting_html, seconds_html
+from motet.explain.met import meeting_html
+from motet.explain.more import heads_html, seconds_html
 from motet.explain.occlusion import kept_place, leave_one_out, meeting, place
 from motet.explain.patterns import patterns
 from motet.model import Motet, TaskSpec
@@ -62,11 +63,15 @@ def test_models_of_every_task_are_tested(task: str | None) -> None:
     torch.manual_seed(0)
     config = dataclasses.replace(make_model().config, tasks=tasks)
     explained = explain_sample(Motet(config), make_batch(COUNTS[:1]), {})
-    assert [test.method for test in explained.tests][1:] == ["integrated gradients", "rollout"]
-    assert explained.importance.method == ("gradient rollout" if task else "leave one out")
+    assert [test.method for test in explained.tests][1:] == [
+        "integrated gradients",
+        "gradient rollout",
+        "rollout",
+    ]
+    assert explained.importance.method == ("relevance" if task else "leave one out")
     assert explained.deletion is explained.tests[0] and np.isfinite(explained.deletion.area)
     numbers = explained.to_dict()
-    assert len(numbers["tests"]) == 3 and numbers["explained"]
+    assert len(numbers["tests"]) == 4 and numbers["explained"]
 
 
 def test_parts_for_who_looks_closer() -> None:
