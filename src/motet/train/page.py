@@ -132,7 +132,8 @@ def _objectives(steps: Sequence[Row], epochs: Sequence[Row]) -> str:
     whole = [c for name, c in parts.items() if "/" not in name and name != "loss"]
     charts = [chart(whole, title="Parts of the loss, unweighted")]
     val = series(epochs, "step", lambda row: row.get("val", {}))
-    said = [c for name, c in val.items() if name in {curve.name for curve in whole}]
+    names = {curve.name for curve in whole} - {"score"}  # which is another measure there
+    said = [c for name, c in val.items() if name in names]
     charts.append(chart(said, title="The same on validation rows"))
     for kind, title in (("contrastive", "Contrastive loss, pair by pair"), ("hidden", "Guessed features")):
         charts.append(chart(_inside(parts, kind), title=title))
