@@ -172,6 +172,9 @@ def test_the_command_answers_what_is_empty_or_silent(analyzer, folder, tmp_path,
         said = json.loads(capsys.readouterr().out)
         assert said["status"] == "ok" and said["label"] and "clip" in said["modalities"]
         assert said["score"] == pytest.approx(said["scores"]["positive"] - said["scores"]["negative"])
+    clip.with_suffix(".txt").write_text("it was lovely")  # beside the clip, as in a folder
+    command(folder / "run", str(clip), json=True)
+    assert "text" in json.loads(capsys.readouterr().out)["modalities"]
 
 
 SMALL = (

@@ -113,7 +113,11 @@ def _file_entry(path: Path, processors: Mapping[str, Processor], where: str) -> 
             _first(processors, ("video", "audio"), "a clip", where)
     else:
         names = [_first(processors, (kind,), f"a file of kind {kind}", where)]
-    return Entry(str(path), dict.fromkeys(names, path), Path(), None, {name: str(path) for name in names})
+    cells: dict[str, Any] = dict.fromkeys(names, path)
+    words = path.with_suffix(".txt")  # beside it, as in a folder of clips
+    if "text" in processors and processors["text"].kind == "text" and words.is_file():
+        cells["text"] = _text_of(words)
+    return Entry(str(path), cells, Path(), None, {name: str(cell) for name, cell in cells.items()})
 
 
 def _first(processors: Mapping[str, Processor], kinds: Sequence[str], what: str, where: str) -> str:

@@ -32,7 +32,7 @@ def draw_curve(lines: Sequence[Line], *, title: str, x_name: str, y_name: str) -
     draw = ImageDraw.Draw(picture)
     small, large = ImageFont.load_default(15), ImageFont.load_default(20)
     draw.text((LEFT, 14), title, INK, large)
-    draw.text((LEFT - 12, TOP - 22), y_name, SOFT, small, anchor="ra")
+    draw.text((LEFT - 12, TOP - 34), y_name, SOFT, small, anchor="ra")
     draw.text((SIZE[0] - RIGHT, SIZE[1] - 26), x_name, SOFT, small, anchor="ra")
     for tick in down:
         y = at(first, tick)[1]
