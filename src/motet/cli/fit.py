@@ -16,7 +16,8 @@ from motet.errors import ConfigError
 def fit(
     table: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet or a folder of media.")],
     label: Annotated[
-        str | None, typer.Option(help="The column to predict: words are classes, numbers are regressed.")
+        str | None,
+        typer.Option(help="The column to predict, or several (a,b): words are classes, numbers regressed."),
     ] = None,
     val: Annotated[Path | None, typer.Option(help="A table to validate on, instead of a split.")] = None,
     out: Annotated[
