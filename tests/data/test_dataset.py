@@ -92,7 +92,7 @@ def test_cache_follows_content_not_name(folder, tmp_path):
 def test_memory_budget_holds(folder):
     data = build(folder, memory_bytes=2000)
     data.prepare()
-    assert 0 < data._used <= 2000
+    assert 0 < data.store.used <= 2000
     assert data[ROWS - 1].pieces["picture"].values.shape == (6, 4)
 
 

@@ -102,3 +102,29 @@ def test_what_is_no_whisper_folder_is_one_clear_error(tmp_path):
             (folder / "config.json").write_text(json.dumps(config))
         with pytest.raises(ConfigError, match=r"expected the folder of a Whisper model"):
             listener(str(folder))
+
+
+def test_fit_hears_the_words_of_sounds_that_have_none(model, tmp_path):
+    from motet.train.processors import make_processors
+    from motet.train.settings import read_settings
+
+    lines = ["sound,label"]
+    for i in range(4):
+        write_wav(tmp_path / f"{i}.wav", noise(1, seed=i))
+        lines.append(f"{i}.wav,{'ab'[i % 2]}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    table = open_table(tmp_path / "t.csv")
+    columns, said = infer_columns(table, label="label"), []
+    plain = read_settings([], "scratch")
+    assert set(make_processors(table, columns, range(4), plain, preset="scratch", say=said.append)) == {
+        "sound"
+    }
+    config = read_settings([f"text.transcribe={model}"], "scratch")
+    made = make_processors(table, columns, range(4), config, preset="scratch", say=said.append)
+    assert set(made) == {"sound", "sound_words"} and "heard by" in said[-1]
+    data = Dataset(table, columns, made, range(4))
+    data.prepare()
+    assert all(data[i].pieces["sound_words"].estimated for i in range(4))
+    with pytest.raises(ConfigError, match="expected the folder of a Whisper model"):
+        wrong = read_settings([f"text.transcribe={tmp_path}"], "scratch")
+        make_processors(table, columns, range(4), wrong, preset="scratch", say=said.append)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from motet.data.cache import FeatureCache, compact, content_key, expanded, size_of
-from motet.data.columns import Columns, modality_name
+from motet.data.cache import FeatureCache, content_key, expanded
+from motet.data.columns import Columns
 from motet.data.context import Near, in_context, neighbours
 from motet.data.groups import group_rows
 from motet.data.labels import Label, Task
+from motet.data.pairing import matched
 from motet.data.processor import Processor, heard_by, spoken_in
 from motet.data.quarantine import Quarantine
 from motet.data.spoken import placed
+from motet.data.store import Cells, PieceStore
 from motet.data.table import Table
 from motet.errors import DataError
 from motet.types import Piece, Sample
 
 Progress = Callable[[int, int, str], None]
-IN_WORKER = 64 * 2**20  # bytes of Pieces that a worker process is given, or keeps
 CHUNK = 64  # cells decoded and encoded together
 NOTHING = Piece(np.zeros((0, 1), np.float32), np.zeros(0, np.float32))  # stands in caches for "missing"
 
@@ -51,35 +52,28 @@ class Dataset:
     ) -> None:
         self.table, self.columns, self.processors = table, columns, dict(processors)
         self.rows = list(rows)
-        self.cache, self.quarantine = cache or FeatureCache(None), quarantine
-        self.memory_bytes = memory_bytes
+        self.quarantine = quarantine
+        self.store = PieceStore(cache or FeatureCache(None), memory_bytes)
         self._groups = groups
-        self._memory: dict[str, Piece] = {}
-        self._used = 0
-        self._keys: dict[tuple[str, int], str | None] = {}
-        self._tokens: dict[str, int] = {}
         self._near: list[Near] | None = None
         self._fingerprint = -1, ""  # the number of rows that it is of, which only falls
         self._column_of, self._media_of = matched(self.columns.modalities, self.processors)
+        self._known = Cells(self._column_of, len(table))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker process: it names no broken rows, and keeps little in memory, as there are many."""
-        state = self.__dict__ | {"quarantine": None, "memory_bytes": min(self.memory_bytes, IN_WORKER)}
-        return state if self._used <= IN_WORKER else state | {"_memory": {}, "_used": 0}
+        """For a worker process, which names no broken rows."""
+        return self.__dict__ | {"quarantine": None}
 
     @property
     def lengths(self) -> np.ndarray:
         """(n,) int64, tokens of each row; after `prepare` without reading anything."""
         out = np.zeros(len(self.rows), np.int64)
         for i, row in enumerate(self.rows):
-            keys = [self._keys.get((modality, row), "") for modality in self._column_of]
-            if not self._seen and all(key is None or key in self._tokens for key in keys):
-                out[i] = sum(self._tokens[key] for key in keys if key is not None)
-            else:
-                out[i] = sum(map(len, self[i].pieces.values()))
+            known = None if self._seen else self._known.tokens(row)
+            out[i] = sum(map(len, self[i].pieces.values())) if known is None else known
         return out
 
     @property
@@ -102,7 +96,7 @@ class Dataset:
         digest = hashlib.sha256(self.fingerprint.encode())
         for row in self.rows:
             for modality in self._column_of:
-                digest.update(str(self._keys.get((modality, row))).encode())
+                digest.update(str(self._known.key(modality, row)).encode())
         return digest.hexdigest()
 
     def __getitem__(self, i: int) -> Sample:
@@ -176,7 +170,8 @@ class Dataset:
             bad |= self._read_all(modality, column, progress)
         bad |= {row for row in self.rows if row not in bad and self._is_empty(row)}
         self.rows = [row for row in self.rows if row not in bad]
-        self._check_quarantine()
+        if self.quarantine is not None:
+            self.quarantine.check_table(self.table.path, len(self.table))
         if not self.rows:
             raise DataError(
                 f"{self.table.path}: no usable row is left. `motet check {self.table.path}` says why."
@@ -208,22 +203,34 @@ class Dataset:
         bad: set[int] = set()
         for start in range(0, len(self.rows), CHUNK):
             raws: dict[str, Any] = {}
+            keys: dict[int, str] = {}
+            lengths: dict[str, int] = {}
             for row in self.rows[start : start + CHUNK]:
                 try:
-                    key = self._keys[modality, row] = content_key(cells[row], self.table.root, processor)
-                    if key is None or key in raws or self._held(key):
+                    key = content_key(cells[row], self.table.root, processor)
+                    self._known.learn(modality, row, key)
+                    if key is None:
                         continue
-                    raw = processor.read(cells[row], self.table.root)
+                    keys[row] = key
+                    if key in raws or key in lengths:
+                        continue
+                    known = self.store.length(key)
+                    raw = processor.read(cells[row], self.table.root) if known is None else None
                 except DataError as error:
                     self._leave_out(row, column, cells[row], error)
                     bad.add(row)
                     continue
-                if raw is None:
-                    self._keep(key, NOTHING, cheap=False)
-                else:
+                if raw is not None:
                     raws[key] = raw
+                    continue
+                lengths[key] = known or 0
+                if known is None:
+                    self.store.keep(key, NOTHING, cheap=False)
             for key, piece in zip(raws, processor.pieces(list(raws.values())) if raws else (), strict=True):
-                self._keep(key, piece, cheap=_cheap(processor))
+                self.store.keep(key, piece, cheap=_cheap(processor))
+                lengths[key] = len(piece)
+            for row in keys.keys() - bad:
+                self._known.count(modality, row, lengths[keys[row]])
             if progress:
                 progress(min(start + CHUNK, len(self.rows)), len(self.rows), modality)
         return bad
@@ -232,46 +239,19 @@ class Dataset:
         """From memory, the cache, or the cell itself."""
         processor, root = self.processors[modality], self.table.root
         try:
-            if (modality, row) not in self._keys:
-                self._keys[modality, row] = content_key(cell, root, processor)
-            key = self._keys[modality, row]
+            if not self._known.knows(modality, row):
+                self._known.learn(modality, row, content_key(cell, root, processor))
+            key = self._known.key(modality, row)
             if key is None:
                 return NOTHING
-            found = self._memory.get(key)
-            if found is None:
-                found = self.cache.get(key)
+            found = self.store.get(key)
             if found is None:
                 raw = processor.read(cell, root)
                 found = NOTHING if raw is None else processor.pieces([raw])[0]
-                self._keep(key, found, cheap=_cheap(processor))
+                self.store.keep(key, found, cheap=_cheap(processor))
             return found
         except DataError as error:
             raise DataError(f"{self.table.where(row)}, column {column!r}: {error}", rule=error.rule) from None
-
-    def _held(self, key: str) -> bool:
-        """Whether the Piece is in memory or in the cache; from there it comes into memory if it fits."""
-        if key in self._memory:
-            return True
-        found = self.cache.get(key)
-        if found is not None:
-            self._tokens[key] = len(found)
-            self._remember(key, found)
-        return found is not None
-
-    def _keep(self, key: str, piece: Piece, *, cheap: bool) -> None:
-        if not cheap:
-            self.cache.put(key, piece)
-        self._tokens[key] = len(piece)
-        self._remember(key, piece)
-
-    def _remember(self, key: str, piece: Piece) -> None:
-        if key in self._memory or self._used + size_of(piece) // 2 > self.memory_bytes:
-            return
-        small = compact(piece)
-        size = size_of(small)
-        if self._used + size <= self.memory_bytes:
-            self._memory[key] = small
-            self._used += size
 
     def _target(self, label: Label, row: int, cells: Mapping[str, Any]) -> int | float | np.ndarray | None:
         target = label.target(cells.get(label.name), self.table.where(row))
@@ -299,10 +279,8 @@ class Dataset:
 
     def _is_empty(self, row: int) -> bool:
         """Whether no modality has anything in this row; such a row is named and left out."""
-        for modality in self._column_of:
-            key = self._keys.get((modality, row))
-            if key is not None and (key not in self._memory or len(self._memory[key])):
-                return False
+        if self._known.tokens(row) != 0:
+            return False
         column = next(iter(self._column_of.values()), "")
         self._leave_out(
             row, column, None, DataError("every modality is empty in this row.", rule="empty row")
@@ -315,35 +293,6 @@ class Dataset:
             raise DataError(f"{where}, column {column!r}: {error}", rule=error.rule)
         file = cell if isinstance(cell, str) and len(cell) < 1024 else None
         self.quarantine.add(self.table.path, self.table.line(row), column, file, error.rule, str(error))
-
-    def _check_quarantine(self) -> None:
-        """The limit holds for this table, whatever else is in the same quarantine."""
-        if self.quarantine is not None:
-            mine = {entry["line"] for entry in self.quarantine.rows if entry["table"] == str(self.table.path)}
-            if len(mine) > self.quarantine.limit * len(self.table):
-                self.quarantine.check(len(self.table))
-
-
-def matched(
-    modalities: Iterable[str], processors: Mapping[str, Processor]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """modality -> the column that holds it, and modality -> the column of media that its text is said in.
-
-    modalities: the columns of media and texts. Both are the same column where the text stands only
-    in files beside the media.
-    """
-    by_name = {modality_name(column): column for column in modalities}
-    columns, media = {}, {}
-    for name, processor in processors.items():
-        column = by_name.get(name)
-        if column is None and processor.kind == "audio":
-            column = by_name.get(name.removesuffix("_sound"))
-        spoken = by_name.get(spoken_in(processor))
-        if spoken is not None:
-            media[name] = spoken
-        if column is not None or spoken is not None:
-            columns[name] = column or str(spoken)
-    return columns, media
 
 
 def _cheap(processor: Processor) -> bool:
