@@ -62,3 +62,15 @@ def test_long_texts_break_into_lines() -> None:
     svg = words_svg(["word"] * 60, np.arange(60.0), "t")
     assert len(set(re.findall(r'<text[^>]* y="([\d.]+)"', svg))) > 3
     assert max(float(x) for x in re.findall(r'<rect class="hot" x="([\d.]+)"', svg)) < 720
+
+
+def test_the_scale_of_colours_falls_evenly_in_lightness() -> None:
+    """One hue from pale to full: what is darker is more, also to colour-blind eyes and in grey print."""
+    hues = colours()
+    pale, full = (np.frombuffer(bytes.fromhex(hues[name][1:]), np.uint8) / 255 for name in ("cell", "accent"))
+    mixed = pale + (full - pale) * np.linspace(0, 1, 21)[:, None]
+    linear = np.where(mixed <= 0.04045, mixed / 12.92, ((mixed + 0.055) / 1.055) ** 2.4)
+    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+    steps = -np.diff(lightness)
+    assert steps.min() > 0.7 * steps.mean() and steps.max() < 1.3 * steps.mean()
+    assert lightness[0] - lightness[-1] > 50

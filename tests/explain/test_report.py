@@ -177,7 +177,8 @@ def test_the_panel_carries_the_attention_between_what_can_be_pointed_at(item: Ex
     back = scaled / 255 * np.array(said["peaks"])[:, said["of"]]
     assert np.abs(back - units.weights).max() < 0.004
     assert units.weights.sum(1) == pytest.approx(np.ones(count))
-    assert units.answer.sum() == pytest.approx(1) == sum(said["answer"])
+    assert units.answer.sum() == pytest.approx(1)
+    assert said["answer"] == pytest.approx(units.answer, abs=1e-5)
     captured, layers = item.captured, units.layers
     whole = sum(captured.weights(i, captured.tokens_of(0)).mean(1).double() for i in layers) / len(layers)
     assert np.abs(units.weights - whole.numpy()).max() < 1e-6  # here every token is a unit of its own
@@ -264,3 +265,21 @@ def test_ticks_are_round_few_and_cover_the_range(low: float, high: float) -> Non
 
 def test_a_page_of_one_section_has_no_navigation() -> None:
     assert "<nav" not in page("t", [Section("one", "<p>x</p>")])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "said"),
+    [
+        ({"price": {"label": 3.14159, "scores": {}}}, "The model says 3.14 for price"),
+        (
+            {"tags": {"label": ["sea", "sun"], "scores": {"sea": 0.9, "sun": 0.6}}},
+            "says \u201csea\u201d, \u201csun\u201d",
+        ),
+        ({"tags": {"label": [], "scores": {"sea": 0.1}}}, "none of the labels"),
+        ({}, "gives no label"),
+    ],
+)
+def test_every_kind_of_answer_can_be_said(item: Explained, predictions: dict, said: str) -> None:
+    other = dataclasses.replace(item, predictions=predictions)
+    assert said in sentences(other)[0]
+    Checker(explain_html(other))

@@ -61,7 +61,7 @@ def test_what_is_lost_is_the_fall_of_the_answer_without_the_modality(whole: Whol
 def test_page_numbers_and_pictures(whole: Whole, tmp_path: Path) -> None:
     shown = WholeExplanation(whole)
     checked = Checker(shown.html())
-    assert len(checked.all("section")) == 5 and "Losing" in shown.html()
+    assert len(checked.all("section")) == 5 and "The answers need" in shown.html()
     numbers = json.loads(json.dumps(shown.to_dict()))
     assert len(numbers["rows"]) == 8 and numbers["groups"][0]["rows"] == 8
     names = {path.stem for path in shown.save_pictures(tmp_path)}

@@ -23,6 +23,9 @@ def explain(
     against: Annotated[
         str | None, typer.Option(metavar="ID", help="The id of a result: shows which tokens of the two met.")
     ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Of the result: only this modality, as `motet search --modality` does.")
+    ] = None,
     png: Annotated[
         Path | None, typer.Option("--png", metavar="DIR", help="Also write every view as PNG and SVG.")
     ] = None,
@@ -40,7 +43,9 @@ def explain(
 
         opened = Index.open(index, predictor)
     bar = progress()
-    explanation = predictor.explain(input, row=row, rows=rows, index=opened, against=against, progress=bar)
+    explanation = predictor.explain(
+        input, row=row, rows=rows, index=opened, against=against, modality=modality, progress=bar
+    )
     bar.close()
     explanation.save(out)
     if png is not None:

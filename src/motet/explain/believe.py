@@ -12,9 +12,9 @@ from motet.explain.item import Explained
 from motet.explain.said import BELIEVE
 
 MEAN = (
-    "Areas are means over the share of tokens, in units of the answer, with the range that holds 90\u202f% of the "
-    "random orders: deletion and insertion against random order, both ends against the reversed order. Above "
-    "zero is better than chance. Rollout is attention alone."
+    "Areas are means over the share of tokens, in units of the answer, with the range that holds 90\u202f% "
+    "of the random orders: deletion and insertion against random order, both ends against the reversed "
+    "order. Above zero is better than chance. Rollout is attention alone."
 )
 
 

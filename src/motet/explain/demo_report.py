@@ -28,7 +28,7 @@ RETRIEVAL = (
 SUBSETS = "The same model, asked with only some of its modalities. A filled dot: the modality was there."
 LOOKED = (
     "Rows that the model has never seen. Attention shows where it looked, not why it answered: "
-    "the deletion test beside each says how far to believe the view."
+    "the deletion test under each says how far to believe the view."
 )
 
 
@@ -228,7 +228,7 @@ def _task(task: Mapping[str, Any]) -> str:
             draw.row(names[key], draw.number(_plain(full.get(key))), draw.number(_plain(base.get(key))))
             for key in names
         ]
-        return draw.rows_table("Beside the median", ("", ">model", ">always the median"), rows)
+        return draw.rows_table("Beside the median", ("measure", ">model", ">always the median"), rows)
     names = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
     rows = [
         draw.row(
@@ -265,7 +265,9 @@ def _subsets(data: DemoReport, name: str, task: Mapping[str, Any]) -> str:
             continue
         there = subset["modalities"]
         dots = "".join(_dot(i, on=m in there) for i, m in enumerate(names))
-        drawn = draw.bar_cell(subset[key], reference=base, extra=True) if key == "macro_f1" else "<td></td>"
+        drawn = '<td class="extra"></td>'
+        if key == "macro_f1":
+            drawn = draw.bar_cell(subset[key], reference=base, extra=True)
         score, count = draw.number(_plain(subset[key])), draw.number(f"{subset['n']:,}")
         label = f'<span class="dots">{dots}</span>{escape(" + ".join(there))}'
         rows.append(draw.row(label, drawn, score, count, kind="top" if len(there) == len(names) else ""))

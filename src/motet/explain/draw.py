@@ -87,11 +87,13 @@ def heat_map(
     col_name: str = "",
     digits: int = 2,
     most: float = 0.0,
+    under: np.ndarray | None = None,
     cell: tuple[float, float] = (92, 56),
 ) -> str:
     """Numbers in cells whose hue grows with them. values: (rows, cols), not negative.
 
-    The largest value has the full hue, or `most`, where that is larger.
+    The largest value has the full hue, or `most`, where that is larger. under: (rows, cols), written
+    small below each number.
     """
     wide, high = cell
     left = min(180, 18 + 7.6 * max(map(len, rows), default=0))
@@ -109,7 +111,8 @@ def heat_map(
         parts.append(f'<text class="end" x="{left - 12:g}" y="{y + high / 2 + 5:g}">{escape(name)}</text>')
         for j in range(len(cols)):
             value = float(values[i, j])
-            parts.append(_cell(left + j * wide, y, wide, high, value / most, f"{value:.{digits}f}"))
+            small = "" if under is None else f"({under[i, j]:.{digits}f})"
+            parts.append(_cell(left + j * wide, y, wide, high, value / most, f"{value:.{digits}f}", small))
     if row_name:
         parts.append(f'<text class="soft end" x="{left - 12:g}" y="{top - 10}">{escape(row_name)}</text>')
     return svg(left + wide * len(cols), top + high * len(rows), title, "".join(parts))
@@ -135,13 +138,13 @@ def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str) -> str:
     return svg(left + wide * len(classes), top + high * len(classes), title, "".join(parts))
 
 
-def _cell(x: float, y: float, wide: float, high: float, hue: float, text: str) -> str:
+def _cell(x: float, y: float, wide: float, high: float, hue: float, text: str, under: str = "") -> str:
     place = f'x="{x + 1.5:g}" y="{y + 1.5:g}" width="{wide - 3:g}" height="{high - 3:g}" rx="4"'
     kind = "middle on" if hue >= FULL else "middle"
-    return (
-        f'<rect class="base" {place}/><rect class="hot" {place} fill-opacity="{hue:.3f}"/>'
-        f'<text class="{kind}" x="{x + wide / 2:g}" y="{y + high / 2 + 5:g}">{text}</text>'
-    )
+    centre, line = x + wide / 2, y + high / 2 + 5
+    texts = [(line - 9, text), (line + 9, under)] if under else [(line, text)]
+    written = "".join(f'<text class="{kind}" x="{centre:g}" y="{at:g}">{said}</text>' for at, said in texts)
+    return f'<rect class="base" {place}/><rect class="hot" {place} fill-opacity="{hue:.3f}"/>{written}'
 
 
 def line_chart(

@@ -31,6 +31,7 @@ from motet.explain.views import (
     token_attention,
     word_spans,
 )
+from motet.explain.without import without_each
 from motet.model import Motet, TaskSpec
 from motet.types import Kind, Output, TokenBatch
 
@@ -59,6 +60,7 @@ class Explained:
     the deletion test of each of these and of gradient-weighted rollout, importance first.
     words[m]: each word of the text over the tokens of modality m, where the two meet; seconds: pairs of
     modalities that both last; units: what a reader can point at;
+    without[""]: the score that is explained, without[m]: what it is without modality m;
     meeting: set where the input was held against a result of a search.
     """
 
@@ -73,6 +75,7 @@ class Explained:
     seconds: tuple[TemporalAttention, ...]
     words: Mapping[str, TokenAttention]
     units: Units
+    without: Mapping[str, float]
     plain: Importance
     importance: Importance
     check: Importance | None
@@ -103,6 +106,7 @@ class Explained:
             "modality_matrix": self.matrix.to_dict(),
             "words": {name: view.to_dict() for name, view in self.words.items()},
             "temporal": [view.to_dict() for view in self.seconds],
+            "without": dict(self.without),
             "units": self.units.to_dict(),
             "heads": self.heads.to_dict(),
             "patterns": [view.to_dict() for view in self.patterns],
@@ -149,6 +153,7 @@ def explain_sample(
         seconds=_seconds(captured, kinds),
         words=_words(captured, kinds),
         units=units(captured, importance, kinds),
+        without=without_each(model, batch, importance, score)[0],
         plain=plain,
         importance=importance,
         check=check,

@@ -35,8 +35,8 @@ def matrix_html(item: Explained) -> str:
     ]
     caption = (
         "Each row adds up to one: how a modality divides its attention, mean over heads and over the "
-        "layers in which modalities meet. Corrected for how many tokens each has; the raw shares are in "
-        "the table."
+        "layers in which modalities meet. Corrected for how many tokens each has; the raw share stands "
+        "in brackets."
     )
     by_head = [
         [f"layer {layer}, head {head}, {name}", *map(float, matrix.corrected[layer, head, i])]
@@ -57,7 +57,7 @@ def matrix_svg(item: Explained) -> str:
     names = list(item.matrix.modalities)
     return draw.heat_map(
         item.matrix.whole_corrected, names, names, title="Attention of each modality to each modality",
-        row_name="listens", col_name="to", most=2 / len(names),
+        row_name="listens", col_name="to", most=2 / len(names), under=item.matrix.whole_raw,
     )  # fmt: skip
 
 
@@ -114,28 +114,19 @@ def seconds_svg(item: Explained, view: TemporalAttention) -> str:
     """Seconds of one modality (down) against seconds of another (across)."""
     bins, left, top = len(view.weights), 118.0, 78.0
     side, most = CELL * bins, float(view.weights.max()) or 1.0
-    down, across = _spans(view.weights.any(1)), _spans(view.weights.any(0))
     parts = [
-        _rect(left + x * CELL, top + y * CELL, (x2 - x) * CELL, (y2 - y) * CELL, view.weights[i, j] / most)
-        for i, y, y2 in down
-        for j, x, x2 in across
+        _rect(left + j * CELL, top + i * CELL, CELL, CELL, view.weights[i, j] / most)
+        for i in range(bins)
+        for j in range(bins)
     ]
-    middle = {i: (a + b) / 2 for i, a, b in down}, {j: (a + b) / 2 for j, a, b in across}
     for i, name in _marks(item, view.query, view.query_edges):
-        y = top + middle[0].get(i, i + 0.5) * CELL + 4
+        y = top + (i + 0.7) * CELL
         parts.append(f'<text class="end" x="{left - 8:g}" y="{y:g}">{escape(name)}</text>')
     for j, name in _marks(item, view.key, view.key_edges):
-        x, y = left + middle[1].get(j, j + 0.5) * CELL + 2, top - 8
+        x, y = left + (j + 0.6) * CELL, top - 8
         parts.append(f'<text x="{x:g}" y="{y:g}" transform="rotate(-50 {x:g} {y:g})">{escape(name)}</text>')
     title = f"Seconds of {view.query} (down) against seconds of {view.key} (across)"
     return draw.svg(left + side + 40, top + side + 4, title, "".join(parts), most=620)
-
-
-def _spans(used: np.ndarray) -> list[tuple[int, float, float]]:
-    """Each bin that holds tokens, stretched half-way to the next that does: (bin, from, to) in bins."""
-    bins = np.flatnonzero(used)
-    edges = [0.0, *((bins[1:] + bins[:-1] + 1) / 2).tolist(), float(len(used))]
-    return [(int(i), a, b) for i, (a, b) in zip(bins, pairwise(edges), strict=True)]
 
 
 def _marks(item: Explained, modality: str, edges: np.ndarray) -> list[tuple[int, str]]:

@@ -162,8 +162,17 @@ def reached_html(item: Explained) -> str:
     """The scores of the answer beside which modality, and which tokens, reached it."""
     shares = item.importance.by_modality()
     colours = [f"var(--m{min(i, 5)})" for i in range(len(shares))]
-    rows = [(shown_as(item, name), share, draw.percent(share)) for name, share in shares.items()]
-    reached = draw.bars(rows, caption=f"What reached it ({item.importance.method})", colours=colours)
+    rows = [
+        draw.row(
+            escape(shown_as(item, name)),
+            draw.bar_cell(share, colour=colour, extra=True),
+            draw.number(draw.percent(share)),
+            draw.number(f"{item.without[name]:.3f}" if name in item.without else "\u2013"),
+        )
+        for (name, share), colour in zip(shares.items(), colours, strict=True)
+    ]
+    head = (f"through ({item.importance.method})", "", ">share", ">answer without")
+    reached = draw.rows_table(f"What reached it; as it is, {item.without['']:.3f}", head, rows, caption=True)
     columns = [answer_html(item), reached + _tokens(item.importance)]
     return f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns if column)}</div>'
 

@@ -8,14 +8,16 @@ from motet.explain.draw import percent
 from motet.explain.item import Explained, Media
 
 BELIEVE = {
-    "faithful": "Believe this view: taking away what it calls important changes the answer more than chance would.",
+    "faithful": (
+        "Believe this view: taking away what it calls important changes the answer more than chance would."
+    ),
     "no better than chance": (
-        "Do not lean on this view: taking away what it calls important changes the answer no more than taking away "
-        "tokens at random."
+        "Do not lean on this view: taking away what it calls important changes the answer no more than "
+        "taking away tokens at random."
     ),
     "worse than chance": (
-        "Do not believe this view: taking away what it calls important changes the answer less than taking away "
-        "tokens at random."
+        "Do not believe this view: taking away what it calls important changes the answer less than "
+        "taking away tokens at random."
     ),
 }
 
@@ -34,9 +36,7 @@ def shown_as(item: Explained, modality: str) -> str:
 
 def _answer(item: Explained) -> str:
     if not item.predictions:
-        return (
-            "The model has no labels to give; explained is what holds this input at its place among others."
-        )
+        return "The model gives no label; explained is what holds this input at its place among others."
     task, said = next(iter(item.predictions.items()))
     truth = f"; the right answer is \u201c{item.truth}\u201d" if item.truth else ""
     match said["label"]:
@@ -60,4 +60,8 @@ def _looked(item: Explained) -> str:
         place = f", most of all through \u201c{item.units.labels[here[int(answer.argmax())]].strip()}\u201d"
     if len(shares) == 1:
         return f"It had only {shown_as(item, most)} to go by{place}."
-    return f"{percent(shares[most])} of what reached it came through {shown_as(item, most)}{place}."
+    less = ""
+    if most in item.without:
+        before, after = f"{item.without['']:.2f}", f"{item.without[most]:.2f}"
+        less = f"; without it, {before} {'stays' if before == after else 'becomes'} {after}"
+    return f"{percent(shares[most])} of what reached it came through {shown_as(item, most)}{place}{less}."

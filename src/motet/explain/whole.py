@@ -11,11 +11,12 @@ import torch
 
 from motet.errors import DataError
 from motet.explain.capture import capture
-from motet.explain.faithfulness import DeletionSummary, DeletionTest, deletion_tests, shortened, summarise
+from motet.explain.faithfulness import DeletionSummary, DeletionTest, deletion_tests, summarise
 from motet.explain.item import answer_score
 from motet.explain.occlusion import leave_one_out
-from motet.explain.rollout import gradient_rollout
+from motet.explain.relevance import relevance
 from motet.explain.views import View, modality_matrix
+from motet.explain.without import without_each
 from motet.model import Motet
 from motet.types import TokenBatch
 
@@ -156,21 +157,15 @@ def _row(model: Motet, batch: TokenBatch, truth: str) -> Row:
     tasks = model.config.tasks
     score, _ = answer_score(tasks, output)
     captured = capture(model, batch, score)
-    importance = gradient_rollout(captured) if tasks else leave_one_out(model, batch, captured, score)
+    importance = (relevance if tasks else leave_one_out)(model, batch, captured, score)
     shares, matrix = importance.by_modality(), modality_matrix(captured)
     names = matrix.modalities
-    lost: dict[str, float | None] = dict.fromkeys(names)
+    values, without = without_each(model, batch, importance, score)
+    lost = {name: values[""] - values[name] if name in values else None for name in names}
     changes: dict[str, bool | None] = dict.fromkeys(names)
-    if len(names) > 1:
-        here = np.array(importance.modality)
-        keep = torch.from_numpy(np.stack([np.full(len(here), True), *(here != name for name in names)]))
-        with torch.no_grad():
-            without = model(shortened(batch, importance.token, keep))
-        values = score(without).double().cpu().numpy()
-        lost = {name: float(values[0] - value) for name, value in zip(names, values[1:], strict=True)}
-        if tasks and tasks[0].kind == "classes":
-            best = without.predictions[tasks[0].name].argmax(-1).tolist()
-            changes = {name: b != best[0] for name, b in zip(names, best[1:], strict=True)}
+    if tasks and tasks[0].kind == "classes":
+        best = without.predictions[tasks[0].name].argmax(-1).tolist()
+        changes |= {name: b != best[0] for name, b in zip(values, best, strict=True) if name}
     test = (
         deletion_tests(model, batch, [importance], score, orders=ORDERS)[0]
         if len(importance.token) > 2

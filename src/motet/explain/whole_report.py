@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from html import escape
 
 import numpy as np
 
@@ -52,15 +53,21 @@ def _said(whole: Whole) -> str:
     """The first sentence: what the model mostly goes by, and what it costs to lose it."""
     group = whole.all
     most = max(whole.modalities, key=lambda m: group.share[m].mean)
-    first = f"{draw.percent(group.share[most].mean)} of what reaches the answers comes through {most}"
-    first += f" ({_interval(group.share[most], draw.percent)})."
+    share = group.share[most]
+    reached = f"{draw.percent(share.mean)} of what reaches the answers comes through {escape(most)}"
+    reached += f" ({_interval(share, draw.percent)})"
     known = [m for m in whole.modalities if np.isfinite(group.lost[m].mean)]
-    second = ""
-    if known:
-        dear = max(known, key=lambda m: group.lost[m].mean)
-        lost = group.lost[dear]
-        second = f"Losing {dear} costs the answer most: {lost.mean:.3f} ({_interval(lost, _three)})."
-    return f'<p class="said">{first}</p><p class="lead">{second}</p>'
+    if not known:
+        return f'<p class="said">{reached}.</p>'
+    dear = max(known, key=lambda m: group.lost[m].mean)
+    lost = group.lost[dear]
+    first = f"The answers need {escape(dear)} most: without it they fall by {lost.mean:.3f} on average"
+    first += f" ({_interval(lost, _three)})."
+    if most in known and most != dear:
+        less = group.lost[most]
+        fall = f"fall by only {less.mean:.3f}" if less.low > 0 else "hardly change"
+        reached += f", but without it they {fall} ({_interval(less, _three)})"
+    return f'<p class="said">{first}</p><p class="lead">{reached}.</p>'
 
 
 def _interval(mean: Mean, form: Callable[[float], str]) -> str:
@@ -78,7 +85,7 @@ def _used(whole: Whole) -> str:
         known = np.isfinite(lost.mean)
         rows.append(
             draw.row(
-                name,
+                escape(name),
                 draw.bar_cell(share.mean, colour=f"var(--m{min(i, 5)})", extra=True),
                 draw.number(draw.percent(share.mean)),
                 draw.number(_interval(share, draw.percent), extra=True),

@@ -300,13 +300,15 @@ class Predictor:
         rows: int = 100,
         index: Index | None = None,
         against: str | None = None,
+        modality: str | None = None,
         progress: Progress | None = None,
     ) -> Explanation | WholeExplanation:
         """Where the model looked: `.save("report.html")`, `.to_dict()`, or shown by itself in a notebook.
 
         A table is explained as a whole, by `rows` of the rows that `evaluate` would take.
         row: of a table, the id of the one row to explain.
-        index, against: an index and the id of one of its rows: also, which tokens of the two met.
+        index, against: an index and the id of one of its rows: also, which tokens of the two met; with
+        `modality`, of that modality of the row, as a search for it compares.
 
         Raises:
             ConfigError: no such row, or no modality for the input.
@@ -326,4 +328,7 @@ class Predictor:
         if index is not None and against is not None:
             self.needs_space()
             other = result_of(self, index, against)
-        return Explanation(explain_entry(self, one_entry(self, input, row), against=other))
+            if modality is not None and modality not in other.cells:
+                raise ConfigError(f"{against}: has no {modality!r}; it has {', '.join(other.cells)}.")
+        entry = one_entry(self, input, row)
+        return Explanation(explain_entry(self, entry, against=other, against_modality=modality))
