@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from motet.data.audio import load_audio
-from motet.data.findings import LIMIT, Finding, Report
 from motet.data.columns import Columns
+from motet.data.findings import LIMIT, Finding, Report
 from motet.data.image import load_image
 from motet.data.media import open_media
 from motet.data.table import Table
