@@ -130,7 +130,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in range(2)
     ]
     try:
-        errors = [process.communicate(timeout=180)[1] for process in children]
+        errors = [process.communicate(timeout=400)[1] for process in children]
     finally:
         for process in children:
             process.kill()

@@ -123,8 +123,12 @@ def test_pictures_too_and_with_the_batch_in_pieces(folders: dict[str, Path], tmp
     )  # fmt: skip
     spec = load_folder(out).documents["config.json"]["model"]["modalities"][1]
     assert (spec["backbone"]["side"], spec["backbone"]["patch"], spec["size"]) == (32, 8, 192)
-    said = Predictor.load(out).predict({"picture": folders["table"].with_name("1.png")})
+    model = Predictor.load(out)
+    given = {"caption": "a bright thing", "picture": folders["table"].with_name("1.png")}
+    said = model.predict({"picture": given["picture"]})
     assert set(said["scores"]) == {"bad", "good"}
+    page = model.explain(given).save(tmp_path / "report.html")  # which leaves tokens out
+    assert "bright" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,15 @@ def test_the_page_of_a_run_without_a_step_is_whole(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in html and "<b>" not in html
 
 
+def test_a_page_that_cannot_be_written_does_not_hide_the_end(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run_once(tmp_path / "run", stop_at=2)
+    (tmp_path / "run/run.html").unlink()
+    (tmp_path / "run/run.html").mkdir()
+    with pytest.raises(Interrupted):
+        run_once(tmp_path / "run", stop_at=4, resume=True)
+
+
 def test_timing_goes_on_where_the_run_does(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run_once(tmp_path / "run", stop_at=5)

@@ -47,6 +47,7 @@ class World:
         if self.size > 1 and self.parallel == "fsdp":
             from torch.distributed.fsdp import fully_shard  # slow to import, as is DTensor
 
+            _lengthen_scalars(model)
             for block in model.mot.blocks:  # type: ignore[union-attr]
                 fully_shard(block)
             fully_shard(model)
@@ -147,8 +148,18 @@ def put_together(model: nn.Module, plain: Callable[[], nn.Module]) -> nn.Module:
     if not any(map(sharded, model.parameters())):
         return model
     made = plain().to(next(model.parameters()).device)
-    made.load_state_dict({name: whole(tensor) for name, tensor in model.state_dict().items()})
+    shapes = {name: tensor.shape for name, tensor in made.state_dict().items()}
+    tensors = {name: whole(tensor).reshape(shapes[name]) for name, tensor in model.state_dict().items()}
+    made.load_state_dict(tensors)
     return made
+
+
+def _lengthen_scalars(model: nn.Module) -> None:
+    """Parameters that are single numbers as vectors of one: FSDP2 shards along the first dimension."""
+    for module in list(model.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.ndim == 0:
+                setattr(module, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
 
 
 def sharded(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from motet.errors import StorageError
+from motet.errors import MotetError, StorageError
 from motet.train.page import TIMING, write_page
 from motet.train.run import Reporter, RunFolder, read_lines
 from motet.train.state import State
@@ -65,13 +65,20 @@ class Watch:
             self._timing(row["step"])
         if row["kind"] == "epoch" and time.monotonic() - self.page_at > PAGE_SECONDS:
             self.page_at = time.monotonic()
-            write_page(self.run.path)
+            self._page()
 
     def close(self) -> None:
         if self.tracker is not None:
             self.tracker.close()
         if self.main:
+            self._page()
+
+    def _page(self) -> None:
+        """A page that cannot be written is no reason to lose a training, or to hide why it ended."""
+        try:
             write_page(self.run.path)
+        except MotetError as error:
+            self.reporter.say(str(error))
 
     def _timing(self, step: int) -> None:
         seconds = self.before + time.monotonic() - self.began
