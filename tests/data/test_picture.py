@@ -121,3 +121,20 @@ def test_scans_are_counted_where_there_can_be_many(child):
         else:
             with pytest.raises(DataError, match="scans"):
                 load_image(Blob("x", many))
+
+
+def test_a_picture_with_another_appended_is_a_jpeg_with_all_its_limits(child):
+    second = Image.new("RGB", (640, 480), "red")
+    whole = encoded("MPO", (640, 480), save_all=True, append_images=[second], quality=95)
+    assert Image.open(io.BytesIO(whole)).format == "MPO"
+    assert load_image(Blob("x", whole)).size == (640, 480)
+    assert load_image(Blob("x", whole), least=100).size == (160, 120)
+    first = np.asarray(load_image(Blob("x", whole)))
+    assert first.std() > 50  # noise, not the red one
+    scan, end = whole.index(b"\xff\xda"), whole.index(b"\xff\xd9")
+    with pytest.raises(DataError, match="cut off"):
+        load_image(Blob("x", whole[:end]))
+    many = whole[:end] + whole[scan : scan + 14] * 200 + whole[end:]
+    many = many.replace(b"\xff\xc0", b"\xff\xc2", 1)  # said to be progressive
+    with pytest.raises(DataError, match="scans"):
+        load_image(Blob("x", many))

@@ -85,13 +85,15 @@ def load_image(
             width, height = image.size
             if width * height > config.max_pixels:
                 raise _too_large(name, width, height, config.max_pixels)
-            if not _complete(image.format or "", data, pixels_at):
+            # a phone's picture with a second one appended has a format name of its own, MPO
+            format = "JPEG" if data.startswith(b"\xff\xd8") else image.format or ""
+            if not _complete(format, data, pixels_at):
                 raise broken(name, "truncated", "the picture ends before its data does (cut off?)")
-            passes = _passes(name, image, data, pixels_at) if image.format == "JPEG" else 1
+            passes = _passes(name, image, data, pixels_at) if format == "JPEG" else 1
             if apart is not None and width * height * passes > INLINE:
                 return apart()
             image.seek(0)
-            if least and image.format == "JPEG":
+            if least and format == "JPEG":
                 image.draft(None, (least, least))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
