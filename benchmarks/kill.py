@@ -35,7 +35,7 @@ from motet.data.builtin.emoji import build_emoji
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 STEP_SECONDS = 0.1  # about what a step takes: how long after a logged line the stop may come
 CLOCK = ("seconds", "time", "samples_per_second", "tokens_per_second", "memory")  # differ from run to run
-PATIENCE = 300.0  # seconds for a run
+PATIENCE = 1800.0  # seconds for a run, on a machine that others use, too
 SETTINGS = (
     *("train.epochs=4", "train.batch_size=16", "train.log_steps=1", "train.checkpoint_steps=3"),
     *("model.width=32", "model.embedding=16", "loader.kind=process"),

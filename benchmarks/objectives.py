@@ -7,9 +7,9 @@ another; nothing but alignment is learned. InfoNCE beside the sigmoid loss, each
 captions counted as equals (`loss.multi_positive`); R@1, R@10 and mAP, the mean of both directions, where
 every item with the same caption is a right answer. `classes`: digits seen and heard, and stamps (see
 fused.py), with per-modality heads and without; modulation of a modality that learns too fast; losses
-balanced by learned uncertainty; features of dropped modalities guessed from the others. Accuracy in percent
-with everything and with each modality alone. On validation and test rows, mean and spread over seeds, each
-with a split of its own.
+balanced by learned uncertainty; features of dropped modalities guessed from the others, beside the label or
+alone at first. Accuracy in percent with everything and with each modality alone. On validation and test
+rows, mean and spread over seeds, each with a split of its own.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ CLASSES = {
     "modulation 1": [HEADS, "train.modulation=1"],
     "uncertainty": [HEADS, "loss.balance=uncertainty"],
     "guess hidden": [HEADS, "model.guess_hidden=true"],
+    "guess hidden, 5 epochs alone first": [HEADS, "model.guess_hidden=true", "train.pretrain=5"],
 }
 MEASURES = ("R@1", "R@10", "mAP")
 
@@ -56,21 +57,26 @@ def main() -> None:
     parser.add_argument("--tables", default="retrieval,classes")
     parser.add_argument("--sets", default="digits,stamps", help="for classes")
     parser.add_argument("--seeds", type=int, default=3, help="how many of 1111, 1112, ... 1115")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in every arm")
     parser.add_argument("--work", type=Path, help="a folder that keeps tables and finished runs")
     parser.add_argument("--out", help="a folder for the result")
     given = parser.parse_args()
     seeds = SEEDS[: given.seeds]
-    result: dict[str, Any] = {"seeds": list(seeds)}
+    result: dict[str, Any] = {"seeds": list(seeds), "settings": given.set}
     with tempfile.TemporaryDirectory() as folder:
         work = given.work or Path(folder)
         os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
         if "retrieval" in given.tables:
             result["retrieval"] = {
-                arm: retrieval(work, arm, settings, seeds) for arm, settings in RETRIEVAL.items()
+                arm: retrieval(work, arm, [*given.set, *settings], seeds)
+                for arm, settings in RETRIEVAL.items()
             }
         if "classes" in given.tables:
             result["classes"] = {
-                name: {arm: classes(work, name, settings, seeds) for arm, settings in CLASSES.items()}
+                name: {
+                    arm: classes(work, name, [*given.set, *settings], seeds)
+                    for arm, settings in CLASSES.items()
+                }
                 for name in given.sets.split(",")
             }
     report("objectives", "cpu", result, given.out)
