@@ -65,9 +65,8 @@ class Colours(retrieval.AbsTaskRetrieval):  # type: ignore[name-defined,misc]
 
     def load_data(self, num_proc: int | None = None, **kwargs: object) -> None:
         shown = [Image.new("RGB", (16, 16), colour) for colour in COLOURS.values()]
-        corpus = datasets.Dataset.from_dict({"id": [f"d{i}" for i in range(4)], "image": shown}).cast_column(
-            "image", Image()
-        )
+        corpus = datasets.Dataset.from_dict({"id": [f"d{i}" for i in range(4)], "image": shown})
+        corpus = corpus.cast_column("image", datasets.Image())
         queries = datasets.Dataset.from_dict(
             {"id": [f"q{i}" for i in range(4)], "text": [f"a {name} thing" for name in COLOURS]}
         )
