@@ -12,6 +12,7 @@ from motet.errors import DataError
 from motet.explain.report import WholeExplanation
 from motet.explain.whole import Whole, explain_rows
 from motet.types import TokenBatch
+from tests.explain.browser import browser, needs_browser
 from tests.explain.test_capture import make_batch, make_model
 from tests.explain.test_report import Checker
 
@@ -66,6 +67,21 @@ def test_page_numbers_and_pictures(whole: Whole, tmp_path: Path) -> None:
     assert len(numbers["rows"]) == 8 and numbers["groups"][0]["rows"] == 8
     names = {path.stem for path in shown.save_pictures(tmp_path)}
     assert names == {"listens", "share-by-answer", "lost-by-answer", "deletion", "insertion"}
+
+
+@needs_browser
+def test_the_page_opens_on_a_phone_with_what_the_data_say(whole: Whole, tmp_path: Path) -> None:
+    page = WholeExplanation(whole).save(tmp_path / "whole.html")
+    with browser(tmp_path / "profile") as tab:
+        tab.open(page, width=390, dark=True)
+        assert tab.run("document.documentElement.scrollWidth") == 390
+        assert tab.run("document.querySelectorAll('h2').length") == 5
+        assert tab.run("document.querySelectorAll('figure').length") == 5
+        cells = "[...document.querySelectorAll('svg.chart')][0].querySelectorAll('.hot').length"
+        assert tab.run(cells) == len(whole.groups) * len(whole.modalities)
+        rows = "[...document.querySelectorAll('details')].at(-1).querySelectorAll('tbody tr').length"
+        assert tab.run(rows) == len(whole.rows)
+        assert not tab.problems
 
 
 def test_one_modality_loses_nothing_to_others_and_no_rows_are_said() -> None:

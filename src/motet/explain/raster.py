@@ -197,7 +197,8 @@ def _dashed(
     points: list[tuple[float, ...]], dashes: tuple[float, float], scale: float
 ) -> list[list[tuple[float, ...]]]:
     """A line in pieces: on for the first length, off for the second."""
-    out, walked = [], 0.0
+    out: list[list[tuple[float, ...]]] = []
+    walked = 0.0
     on, period = dashes[0] * scale, sum(dashes) * scale
     for (x, y), (x2, y2) in pairwise(points):
         length = ((x2 - x) ** 2 + (y2 - y) ** 2) ** 0.5
