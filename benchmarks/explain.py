@@ -37,9 +37,9 @@ MOST = {  # tokens above which a way is not tried: memory of T x T numbers, or m
     "capture, modality matrix": 32768,
     "capture with gradients, gradient rollout": 32768,
     "relevance": 32768,
-    "integrated gradients, 16 steps": 4096,
+    "integrated gradients, 16 steps": 1024,
     "naive: full matrices, modality matrix": 8192,
-    "captum integrated gradients, 16 steps": 4096,
+    "captum integrated gradients, 16 steps": 1024,
     "bertviz head view of full matrices": 512,
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from common import report
 
+from motet.data.collate import collate
 from motet.explain.capture import Capture, capture
 from motet.explain.faithfulness import DeletionTest, deletion_tests, summarise
 from motet.explain.item import answer_score
@@ -23,7 +24,8 @@ from motet.explain.occlusion import leave_one_out
 from motet.explain.relevance import relevance
 from motet.explain.rollout import Importance, gradient_rollout, importance_of, integrated_gradients, rollout
 from motet.predictor import Predictor
-from motet.predictor.look import _batch
+from motet.predictor.cells import read_entries
+from motet.predictor.inputs import Entry
 
 
 def added_rollout(captured: Capture) -> Importance:
@@ -44,8 +46,10 @@ def added_rollout(captured: Capture) -> Importance:
     return importance_of("gradient rollout, identity added", captured, 0, flow)
 
 
-def views_of(predictor: Predictor, entry: object) -> list[DeletionTest]:
-    model, batch = predictor.model, _batch(predictor, entry)  # type: ignore[arg-type]
+def views_of(predictor: Predictor, entry: Entry) -> list[DeletionTest]:
+    model = predictor.model
+    samples = read_entries([entry], predictor.processors, predictor.cache)
+    batch = collate(samples, model.config.modalities, {}, labels=True)
     with torch.no_grad():
         score, _ = answer_score(model.config.tasks, model(batch))
     captured = capture(model, batch, score)
