@@ -102,20 +102,20 @@ def summarise(
             f"explain: tests of {sorted(methods) or 'nothing'} cannot be summarised: pass one view's."
         )
     share = np.linspace(0.0, min(float(test.removed[-1]) for test in tests), points)
-    curves = [
+    chosen, backwards, random = (
         np.mean([np.interp(share, t.removed, line) for t, line in zip(tests, lines, strict=True)], axis=0)
         for lines in (
             [t.score for t in tests],
             [t.reversed for t in tests],
             [t.random.mean(0) for t in tests],
         )
-    ]
+    )
     areas = np.array([(test.area, test.insertion, test.between) for test in tests])
     drawn = np.random.default_rng(seed).integers(len(tests), size=(resamples, len(tests)))
     low, high = np.percentile(areas[drawn].mean(1), [2.5, 97.5], axis=0)
     mean = areas.mean(0)
     return DeletionSummary(
-        methods.pop(), len(tests), share, *curves,
+        methods.pop(), len(tests), share, chosen, backwards, random,
         float(mean[0]), float(low[0]), float(high[0]),
         float(mean[1]), float(low[1]), float(high[1]),
         float(mean[2]), float(low[2]), float(high[2]),
