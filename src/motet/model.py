@@ -166,8 +166,9 @@ class Motet(nn.Module):
         plans = self.mot.plans(layout, own_only=True) if layout.tokens else None
         own = self._own(self.embed(values, layout), layout, plans)
         for m, head in self.space.items():
-            assert isinstance(head, EmbeddingHead)
-            states = self.pool[m].norm(own[layout.slice_of(m)])
+            pool = self.pool[m]
+            assert isinstance(head, EmbeddingHead) and isinstance(pool, SequencePool)
+            states = pool.norm(own[layout.slice_of(m)])
             out[m] = head.each(states, values[m] if head.direct is not None else None)
         return out
 

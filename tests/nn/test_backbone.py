@@ -126,7 +126,7 @@ def test_lora_starts_at_the_encoder_trains_little_and_merges(starts: dict[str, S
     names = set(net.state_dict())
     before = net(values, layout, "m").detach()
     total = sum(p.numel() for p in net.parameters())
-    add_lora(net, rank=2, alpha=4.0)
+    add_lora(net, rank=2, alpha=4)
     assert torch.equal(net(values, layout, "m").detach(), before)
     trained = [p for p in net.parameters() if p.requires_grad]
     assert trained and sum(p.numel() for p in trained) < total / 2

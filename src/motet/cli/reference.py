@@ -37,13 +37,13 @@ def _prose(text: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _usage(name: str, command: typer.core.TyperCommand) -> str:  # type: ignore[name-defined]
+def _usage(name: str, command: typer.core.TyperCommand) -> str:
     context = typer.Context(command, info_name=f"motet {name}")
     pieces = " ".join(command.collect_usage_pieces(context))
     return f"```\nmotet {name} {pieces}\n```"
 
 
-def _tables(command: typer.core.TyperCommand) -> Iterator[str]:  # type: ignore[name-defined]
+def _tables(command: typer.core.TyperCommand) -> Iterator[str]:
     context = typer.Context(command, info_name="motet")
     rows = []
     for parameter in command.params:

@@ -46,7 +46,7 @@ def load_start(name: str, kind: Kind) -> Start:
         weights = _named("model", encoder.model)
         vocab: int = encoder.model.config.vocab_size
         return Start(spec, weights, encoder.tokenizer, vocab, encoder.longest)
-    assert isinstance(encoder, PictureEncoder)
+    assert isinstance(encoder, PictureEncoder) and isinstance(encoder.net.model, nn.Module)
     if encoder.rows != encoder.cols or encoder.size % encoder.rows:
         raise ConfigError(
             f"backbone {name!r}: its {encoder.rows} x {encoder.cols} tokens are no whole patches of a square "
@@ -81,7 +81,7 @@ def put_weights(backbone: Backbone, start: Start) -> None:
     backbone.net.load_state_dict({name: start.weights[name] for name in wanted})
 
 
-def add_lora(backbone: Backbone, rank: int, alpha: float) -> None:
+def add_lora(backbone: Backbone, rank: int, alpha: int) -> None:
     """Freeze the encoder and give each of its linear layers a trainable update of rank `rank`.
 
     The update starts at zero and is scaled by alpha / rank. Source: Hu et al. 2021, arXiv:2106.09685.
@@ -109,7 +109,7 @@ def merge_lora(model: nn.Module) -> None:
     for owner in list(model.modules()):
         for name, part in list(owner.named_children()):
             if isinstance(part, LoraLayer):
-                part.merge()  # type: ignore[operator]
+                part.merge()
                 setattr(owner, name, part.get_base_layer())
 
 

@@ -86,7 +86,10 @@ def evaluate_shuffled(
         if name not in shuffled or full not in by_subset or not kept.any():
             continue
         right, wrong = by_subset[full][kept], shuffled[name][kept]
-        verdicts = (f"the model relies on {name}", f"the model is better without its own {name}")
+        verdicts: tuple[str, ...] = (
+            f"the model relies on {name}",
+            f"the model is better without its own {name}",
+        )
         verdicts += (
             f"the model takes nothing from {name}",
             f"{name}: too few rows to tell whether it is used",
@@ -172,7 +175,7 @@ def _helps(
         kept = present[:, index] & np.delete(present, index, axis=1).any(1)
         if not kept.any():
             continue
-        verdicts = (f"{name} helps", f"{name} hurts here", f"{name} adds nothing here")
+        verdicts: tuple[str, ...] = (f"{name} helps", f"{name} hurts here", f"{name} adds nothing here")
         verdicts += (f"{name}: too few rows to tell whether it helps",)
         found.append(
             _compare(task, name, by_subset[full][kept], by_subset[others][kept], targets[kept], verdicts)

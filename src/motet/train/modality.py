@@ -31,7 +31,7 @@ class Tuning:
     tune: Literal["frozen", "full", "lora"] = "frozen"
     unfreeze_at: int = 0
     lora_rank: int = 8
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     backbone_lr: float | None = None
     backbone_decay: float = 0.01
 
