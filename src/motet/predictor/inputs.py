@@ -115,7 +115,8 @@ def _file_entry(path: Path, processors: Mapping[str, Processor], where: str) -> 
         names = [_first(processors, (kind,), f"a file of kind {kind}", where)]
     cells: dict[str, Any] = dict.fromkeys(names, path)
     words = path.with_suffix(".txt")  # beside it, as in a folder of clips
-    if "text" in processors and processors["text"].kind == "text" and words.is_file():
+    clip = kind in ("audio", "video") and words != path
+    if clip and "text" in processors and processors["text"].kind == "text" and words.is_file():
         cells["text"] = _text_of(words)
     return Entry(str(path), cells, Path(), None, {name: str(cell) for name, cell in cells.items()})
 

@@ -53,14 +53,13 @@ def late_scores(
     if not tokens:
         raise DataError("query: nothing in it that the model can encode.")
     query = np.concatenate(tokens)
-    entries = [_entry(model, fields, modality) for fields, modality in rows]
-    there = [entry for entry in entries if entry is not None]
-    found = iter(token_vectors(model, there))
+    items = [_entry(model, fields, modality) for fields, modality in rows]
+    found = iter(token_vectors(model, [item for item in items if item is not None]))
     scores: list[float | None] = []
-    for entry, (_, modality) in zip(entries, rows, strict=True):
-        item = None if entry is None else next(found)
-        known = None if item is None or isinstance(item, Broken) else item.get(modality)
-        scores.append(None if known is None else max_sim(query, known))
+    for item, (_, modality) in zip(items, rows, strict=True):
+        known = None if item is None else next(found)
+        there = None if known is None or isinstance(known, Broken) else known.get(modality)
+        scores.append(None if there is None else max_sim(query, there))
     return scores
 
 
