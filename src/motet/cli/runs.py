@@ -35,9 +35,7 @@ def runs(
     measures = sorted({name for run in found for name in run.test})
     rows: list[list[Any]] = [
         [
-            run.path.name
-            if folder in (run.path.parent, run.path)
-            else run.path.relative_to(folder),
+            run.path.name if folder in (run.path.parent, run.path) else run.path.relative_to(folder),
             run.status,
             run.epochs,
             run.metric,
