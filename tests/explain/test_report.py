@@ -18,6 +18,7 @@ from motet.explain.item import Explained, Media, explain_sample
 from motet.explain.report import Explanation, explain_html
 from motet.explain.said import BELIEVE, sentences, shown_as
 from motet.explain.style import Section, page
+from motet.explain.units import units
 from motet.types import TokenBatch
 from tests.explain.test_capture import COUNTS, make_batch, make_model
 
@@ -220,13 +221,15 @@ def test_what_is_not_there_is_left_out(item: Explained) -> None:
     assert "Patches of the picture" in explain_html(item) and "Seconds of the sound" in explain_html(item)
 
 
-def test_pieces_of_a_word_count_together(item: Explained) -> None:
+def test_pieces_of_a_word_are_one_word(item: Explained) -> None:
     layout = item.captured.layout
     layout.time[2] = layout.time[1]  # "sun" and "set" become pieces of one word
-    labels, values = item.weighed_words("text")
+    found = units(item.captured, item.importance, item.kinds)
     layout.time[2] = 0.2
-    assert labels == (EVIL, "sunset")
-    assert values == pytest.approx([item.importance.value[0], item.importance.value[1:3].sum()])
+    assert [found.labels[u] for u in found.of("text")] == [EVIL, "sunset"]
+    assert found.answer[1] == pytest.approx(item.units.answer[1:3].sum())
+    assert found.weights[1, 2:] == pytest.approx(item.units.weights[1:3, 3:].mean(0))
+    assert found.weights[5, 1] == pytest.approx(item.units.weights[6, 1:3].sum())
 
 
 def test_the_demo_page_says_what_was_measured(item: Explained, files: tuple[Path, Path]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +28,6 @@ from motet.explain.views import (
     modality_matrix,
     temporal,
     token_attention,
-    word_spans,
 )
 from motet.explain.without import without_each
 from motet.model import Motet, TaskSpec
@@ -89,14 +87,6 @@ class Explained:
     def deletion(self) -> DeletionTest | None:
         """The test of `importance`."""
         return self.tests[0] if self.tests else None
-
-    def weighed_words(self, text: str) -> tuple[tuple[str, ...], np.ndarray]:
-        """The words of one text modality and how much of it reached the answer through each."""
-        name = np.array(self.importance.modality) == text
-        labels = [label for label, here in zip(self.importance.labels, name, strict=True) if here]
-        spans = word_spans(self.captured.layout.time[self.importance.token[name]].cpu().numpy())
-        sums = np.array([self.importance.value[name][span].sum() for span in spans])
-        return tuple("".join(labels[span]) for span in spans), sums
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers behind the report, as JSON values."""
