@@ -69,7 +69,7 @@ def clip_print(clip: Clip) -> np.ndarray:
     """(3 * 456 + 4,) uint8: the prints of three frames, and the seconds at which the last one is, float32."""
     places = (len(clip.frames) // 2, 0, -1)
     pictures = [picture_print(Image.fromarray(clip.frames[k])) for k in places]
-    return np.concatenate([*pictures, np.float32([clip.times[-1]]).view(np.uint8)])
+    return np.concatenate([*pictures, clip.times[-1:].astype(np.float32).view(np.uint8)])
 
 
 def near_pictures(prints: np.ndarray) -> Iterator[tuple[int, int]]:
