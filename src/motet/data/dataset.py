@@ -14,10 +14,10 @@ from motet.data.context import Near, in_context, neighbours
 from motet.data.groups import group_rows
 from motet.data.labels import Label, Task
 from motet.data.pairing import matched
-from motet.data.processor import Processor, heard_by, spoken_in
+from motet.data.processor import Processor, heard_by
 from motet.data.quarantine import Quarantine
 from motet.data.spoken import placed
-from motet.data.store import Cells, PieceStore
+from motet.data.store import Cells, PieceStore, is_cheap
 from motet.data.table import Table
 from motet.errors import DataError
 from motet.types import Piece, Sample
@@ -227,7 +227,7 @@ class Dataset:
                 if known is None:
                     self.store.keep(key, NOTHING, cheap=False)
             for key, piece in zip(raws, processor.pieces(list(raws.values())) if raws else (), strict=True):
-                self.store.keep(key, piece, cheap=_cheap(processor))
+                self.store.keep(key, piece, cheap=is_cheap(processor))
                 lengths[key] = len(piece)
             for row in keys.keys() - bad:
                 self._known.count(modality, row, lengths[keys[row]])
@@ -248,7 +248,7 @@ class Dataset:
             if found is None:
                 raw = processor.read(cell, root)
                 found = NOTHING if raw is None else processor.pieces([raw])[0]
-                self.store.keep(key, found, cheap=_cheap(processor))
+                self.store.keep(key, found, cheap=is_cheap(processor))
             return found
         except DataError as error:
             raise DataError(f"{self.table.where(row)}, column {column!r}: {error}", rule=error.rule) from None
@@ -293,9 +293,3 @@ class Dataset:
             raise DataError(f"{where}, column {column!r}: {error}", rule=error.rule)
         file = cell if isinstance(cell, str) and len(cell) < 1024 else None
         self.quarantine.add(self.table.path, self.table.line(row), column, file, error.rule, str(error))
-
-
-def _cheap(processor: Processor) -> bool:
-    """Whether a Piece is made faster than it is read back."""
-    slow = processor.spec.pretrained or spoken_in(processor)
-    return processor.kind in ("text", "features") and not slow

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from motet.data.cache import FeatureCache, compact, size_of
+from motet.data.processor import Processor, spoken_in
 from motet.types import Piece
 
 IN_WORKER = 64 * 2**20  # bytes of Pieces that a worker process is given, or keeps
@@ -83,3 +84,9 @@ class Cells:
         """Of all modalities of a row together; None where one is not known."""
         counts = [int(tokens[row]) for tokens in self._tokens.values()]
         return None if min(counts, default=0) < 0 else sum(counts)
+
+
+def is_cheap(processor: Processor) -> bool:
+    """Whether a Piece is made faster than it is read back."""
+    slow = processor.spec.pretrained or spoken_in(processor)
+    return processor.kind in ("text", "features") and not slow
