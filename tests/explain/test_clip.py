@@ -87,6 +87,7 @@ def test_the_page_of_half_a_minute_is_small(item: Explained) -> None:
     html = explain_html(item)
     assert item.units.start[item.units.of("video")].max() > SECONDS - 1
     assert html.count('<div class="frame"') == SECONDS * FPS
+    assert item.units.labels[item.units.of("video")[53]] == "13.25 s, row 1, column 1 to row 2, column 2"
     assert "data:audio/mpeg" in html and 'alt="Spectrogram' in html
     assert 200_000 < len(html.encode()) < 5_000_000
 

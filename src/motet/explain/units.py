@@ -125,7 +125,8 @@ def _label(captured: Capture, part: np.ndarray, kind: Kind) -> str:
         return first
     if kind == "audio" and "-" in first:
         return f"{first.split('-')[0]}-{last.split('-')[-1]}"
-    return f"{first} to {last}"
+    moment, _, place = last.partition(" s, ")
+    return f"{first} to {place if place and first.startswith(moment) else last}"
 
 
 def _ends(names: np.ndarray, start: np.ndarray, tokens: np.ndarray) -> np.ndarray:
