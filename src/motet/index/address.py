@@ -9,11 +9,13 @@ to another model, a new table is filled beside the old one and index.json replac
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from motet.config import from_dict, read, to_dict
@@ -22,6 +24,9 @@ from motet.index.durable import write, writing
 from motet.index.entries import EntryStore
 from motet.index.exact import ExactStore
 from motet.index.store import Store
+
+if TYPE_CHECKING:
+    from motet.predictor import Predictor
 
 POINTER = "index.json"
 FORMAT = 3
@@ -48,6 +53,37 @@ class Pointer:
     store: str
     table: str
     model: ModelRef
+
+
+def model_ref(path: Path, model: Predictor) -> ModelRef:
+    """The model as the index at `path` names it.
+
+    Raises:
+        ConfigError: a model without a shared space.
+    """
+    if model.width == 0:
+        raise ConfigError(
+            f"{model.folder}: was trained without a shared space, so its rows cannot be compared. "
+            "Train it with: motet fit TABLE --retrieval"
+        )
+    absolute = model.folder.resolve()
+    return ModelRef(model.fingerprint, model.width, os.path.relpath(absolute, path.resolve()), str(absolute))
+
+
+def find_model(path: Path, ref: ModelRef) -> Path:
+    """Where the model of the index at `path` is.
+
+    Raises:
+        ConfigError: it is not where it was.
+    """
+    places = [Path(os.path.normpath(path.resolve() / ref.relative)), Path(ref.absolute)]
+    here = next((place for place in places if (place / "config.json").is_file()), None)
+    if here is None:
+        raise ConfigError(
+            f"{path}: its model is not at {places[0]} any more. Say where it is: "
+            "--model MODEL, or Index.open(path, model=...)"
+        )
+    return here
 
 
 def exists(folder: Path) -> bool:

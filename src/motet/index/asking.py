@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from motet.errors import ConfigError
-from motet.index.store import Row
+from motet.index.filter import Filter, parse_filter
+from motet.index.store import Row, Store
 from motet.types import Hit
 
 if TYPE_CHECKING:
@@ -52,6 +54,55 @@ def best_of_each(hits: Sequence[Hit], field: str | None) -> list[Hit]:
             kept.append(hit)
         seen.add(key)
     return kept
+
+
+def nearest(
+    store: Store,
+    vector: np.ndarray,
+    need: int,
+    like: str | None,
+    *,
+    modality: str | None,
+    where: Filter | None,
+    distinct: str | None,
+) -> list[Hit]:
+    """At least `need` hits where there are so many, without the row `like`."""
+    count = need + (like is not None)
+    while True:
+        found = store.search(vector, count, modality=modality, where=where)
+        hits = best_of_each([hit for hit in found if hit.id != like], distinct)
+        if len(hits) >= need or len(found) < count:
+            return hits
+        count *= 4
+
+
+def filter_of(store: Store, where: str | None) -> Filter | None:
+    """The filter that a text says.
+
+    Raises:
+        ConfigError: it cannot be read, or names a field that no row has.
+    """
+    if not where:
+        return None
+    wanted = parse_filter(where)
+    known(store, wanted.names, f"filter {where!r}")
+    return wanted
+
+
+def known(store: Store, names: Iterable[str], what: str) -> None:
+    """Raises ConfigError for a field that no row has, with those that there are."""
+    unknown = sorted(name for name in names if not store.has_field(name))
+    fields = store.fields() - set(unknown) if unknown else set()
+    if fields:
+        raise ConfigError(
+            f"{what}: no row has a field {unknown[0]!r}. There are: {', '.join(sorted(fields))}."
+        )
+
+
+def known_modality(store: Store, name: str, path: Path) -> None:
+    """Raises ConfigError for a modality that no row has."""
+    if not store.has_modality(name) and len(store):
+        raise ConfigError(f"modality {name!r}: {path} holds {', '.join(sorted(store.modalities()))}.")
 
 
 def judged(hits: Sequence[Hit], part: Any, model: Predictor) -> list[Hit]:

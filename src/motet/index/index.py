@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,30 @@ from motet.data.quarantine import Quarantine
 from motet.errors import ConfigError, MismatchError
 from motet.index.adding import Added, Adding, Progress
 from motet.index.address import (
-    ModelRef,
     Pointer,
     create_store,
     exists,
+    find_model,
+    model_ref,
     new_pointer,
     open_store,
     read_pointer,
     unfinished,
     write_pointer,
 )
-from motet.index.asking import best_of_each, is_vector, judged, parts_of, reranked, row_vector, unit
+from motet.index.asking import (
+    filter_of,
+    is_vector,
+    judged,
+    known,
+    known_modality,
+    nearest,
+    parts_of,
+    reranked,
+    row_vector,
+    unit,
+)
 from motet.index.durable import lock, writing
-from motet.index.filter import Filter, parse_filter
 from motet.index.store import Row, Store
 from motet.index.upkeep import Upkeep
 from motet.types import Hit
@@ -64,7 +74,7 @@ class Index:
             StorageError: it cannot be written, or the server not reached.
         """
         path, model = Path(path), _as_predictor(model)
-        pointer = new_pointer(store, _ref(path, model))
+        pointer = new_pointer(store, model_ref(path, model))
         if exists(path) or (path.exists() and not (path.is_dir() and unfinished(path))):
             raise ConfigError(f"{path}: already there, and not empty. Choose another path for the new index.")
         with writing(path):
@@ -98,15 +108,7 @@ class Index:
     def model(self) -> Predictor:
         """The model of this index, loaded when it is first needed."""
         if self._model is None:
-            ref = self._pointer.model
-            places = [Path(os.path.normpath(self.path.resolve() / ref.relative)), Path(ref.absolute)]
-            here = next((place for place in places if (place / "config.json").is_file()), None)
-            if here is None:
-                raise ConfigError(
-                    f"{self.path}: its model is not at {places[0]} any more. Say where it is: "
-                    "--model MODEL, or Index.open(path, model=...)"
-                )
-            self._use(_as_predictor(here))
+            self._use(_as_predictor(find_model(self.path, self._pointer.model)))
         assert self._model is not None
         return self._model
 
@@ -193,7 +195,7 @@ class Index:
         from motet.index.reembed import reembed
 
         predictor = _as_predictor(model)
-        ref = _ref(self.path, predictor)
+        ref = model_ref(self.path, predictor)
         self.refresh()
         pointer, store = reembed(self.path, self._pointer, self._store, predictor, ref, progress)
         self._pointer, self._store, self._model = pointer, store, predictor
@@ -242,55 +244,20 @@ class Index:
         if query is None and like is None:
             raise ConfigError("search: give a query, or the id of a row as `like`.")
         self.refresh()
-        if modality is not None and not self._store.has_modality(modality) and len(self._store):
-            kept = self._store.modalities()
-            raise ConfigError(f"modality {modality!r}: {self.path} holds {', '.join(sorted(kept))}.")
-        wanted, parts = self._filter(where), parts_of(query)
+        if modality is not None:
+            known_modality(self._store, modality, self.path)
+        wanted, parts = filter_of(self._store, where), parts_of(query)
         row = None if like is None else self._row(like)
         vector = self._vector(parts, row)
         if distinct is not None:
-            self._known({distinct}, f"distinct {distinct!r}")
+            known(self._store, {distinct}, f"distinct {distinct!r}")
         need = max(offset + top, rerank)
-        hits = self._nearest(vector, need, like, modality=modality, where=wanted, distinct=distinct)
+        hits = nearest(self._store, vector, need, like, modality=modality, where=wanted, distinct=distinct)
         if rerank:
             hits = [*reranked(hits[:rerank], parts, row, self.model), *hits[rerank:]]
         hits = hits[offset : offset + top]
         single = like is None and len(parts) == 1 and not is_vector(parts[0], len(vector))
         return judged(hits, parts[0], self.model) if single else hits
-
-    def _nearest(
-        self,
-        vector: np.ndarray,
-        need: int,
-        like: str | None,
-        *,
-        modality: str | None,
-        where: Filter | None,
-        distinct: str | None,
-    ) -> list[Hit]:
-        """At least `need` hits where there are so many, without the row `like`."""
-        count = need + (like is not None)
-        while True:
-            found = self._store.search(vector, count, modality=modality, where=where)
-            hits = best_of_each([hit for hit in found if hit.id != like], distinct)
-            if len(hits) >= need or len(found) < count:
-                return hits
-            count *= 4
-
-    def _filter(self, where: str | None) -> Filter | None:
-        if not where:
-            return None
-        wanted = parse_filter(where)
-        self._known(wanted.names, f"filter {where!r}")
-        return wanted
-
-    def _known(self, names: Iterable[str], what: str) -> None:
-        unknown = sorted(name for name in names if not self._store.has_field(name))
-        known = self._store.fields() - set(unknown) if unknown else set()
-        if known:
-            raise ConfigError(
-                f"{what}: no row has a field {unknown[0]!r}. There are: {', '.join(sorted(known))}."
-            )
 
     def _row(self, id: str) -> Row:
         row = self._store.get(id)
@@ -334,16 +301,6 @@ class Index:
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """id -> a small picture (WebP) of its media, made when it was added; only those that have one."""
         return self._store.thumbnails(ids)
-
-
-def _ref(path: Path, model: Predictor) -> ModelRef:
-    if model.width == 0:
-        raise ConfigError(
-            f"{model.folder}: was trained without a shared space, so its rows cannot be compared. "
-            "Train it with: motet fit TABLE --retrieval"
-        )
-    absolute = model.folder.resolve()
-    return ModelRef(model.fingerprint, model.width, os.path.relpath(absolute, path.resolve()), str(absolute))
 
 
 def _as_predictor(model: Predictor | str | Path) -> Predictor:

@@ -184,7 +184,8 @@ class LanceDatabase:
         return self._built
 
     def stale(self) -> bool:
-        if self._table.stats()["fragment_stats"]["num_small_fragments"] >= TEND_AFTER:
+        stats: Any = self._table.stats()  # a plain dict, whatever its annotation says
+        if stats["fragment_stats"]["num_small_fragments"] >= TEND_AFTER:
             return True
         rows = self._table.count_rows()
         return rows >= INDEX_FROM and (not self._indexed() or self._unindexed() > UNINDEXED * rows)

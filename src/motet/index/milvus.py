@@ -98,17 +98,18 @@ class MilvusDatabase:
     def fetch(
         self, condition: Condition, *, limit: int | None = None, whole: bool = False
     ) -> Iterator[Entry]:
-        yield from (_entry(row) for row in self._rows([*ENTRY, *(WHOLE if whole else [])], condition, limit))
+        names = [*ENTRY, *(WHOLE if whole else [])]
+        yield from (_entry(row) for row in self._rows(names, condition, limit=limit))
 
     def thumbnails(self, condition: Condition) -> dict[str, bytes]:
-        rows = self._rows(["id", "thumbnail"], Every(tuple(all_of([condition, Among("first", (True,))]))))
+        rows = self._rows(["id", "thumbnail"], condition, Among("first", (True,)))
         return {row["id"]: b64decode(row["thumbnail"]) for row in rows if row["thumbnail"]}
 
-    def _rows(self, names: list[str], condition: Condition, limit: int | None = None) -> Iterator[Any]:
+    def _rows(self, names: list[str], *conditions: Condition, limit: int | None = None) -> Iterator[Any]:
         with self._asking():
             pages = self._client.query_iterator(
                 self.collection, batch_size=PAGE, limit=-1 if limit is None else limit,
-                output_fields=names, filter=_expression(condition),
+                output_fields=names, filter=_expression(*conditions),
             )  # fmt: skip
         while True:
             with self._asking():
