@@ -57,7 +57,9 @@ def views_of(predictor: Predictor, entry: Entry) -> list[DeletionTest]:
     views = [
         relevance(model, batch, captured, score),
         gradients,
-        dataclasses.replace(gradients, method="integrated gradients, size alone", signed=gradients.value),
+        dataclasses.replace(
+            gradients, method="integrated gradients, size alone", signed=abs(gradients.signed)
+        ),
         leave_one_out(model, batch, captured, score),
         gradient_rollout(captured),
         added_rollout(captured),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from motet.explain.capture import Capture, Score, capture
 from motet.explain.faithfulness import scores_of, shortened
-from motet.explain.rollout import Importance
+from motet.explain.rollout import Importance, importance_of
 from motet.explain.views import View
 from motet.model import Motet
 from motet.types import Output, TokenBatch
@@ -56,13 +56,10 @@ def leave_one_out(model: Motet, batch: TokenBatch, captured: Capture, score: Sco
     for i, part in enumerate(parts):
         keep[i + 1, part] = False
     values = scores_of(model, batch, tokens.cpu().numpy(), keep, score)
-    signed = np.zeros(len(tokens))
+    signed = torch.zeros(captured.layout.tokens, dtype=torch.float64)
     for part, value in zip(parts, values[1:], strict=True):
-        signed[part] = (values[0] - value) / len(part)
-    total = np.abs(signed).sum()
-    share = np.abs(signed) / total if total > 0 else np.full(len(tokens), 1 / len(tokens))
-    labels = tuple(captured.label(int(i)) for i in tokens)
-    return Importance("leave one out", 0, tokens.cpu().numpy(), modality, labels, share, signed)
+        signed[tokens[part].cpu()] = (values[0] - value) / len(part)
+    return importance_of("leave one out", captured, 0, signed)
 
 
 def place(output: Output) -> Tensor:

@@ -24,9 +24,10 @@ from motet.types import Layout, TokenBatch
 class Importance(View):
     """How much each token of one sample reached the answer.
 
-    token: (t,) indices into the packed batch; modality: (t,) the name of each; value: (t,), not
-    negative and adding up to one; signed: (t,) where the method has a sign (integrated gradients:
-    in units of the score), else equal to `value`.
+    token: (t,) indices into the packed batch; modality: (t,) the name of each; signed: (t,) what each
+    brought, below zero where it spoke against the answer (integrated gradients: in units of the score);
+    value: (t,) each token's part of all that spoke for it, not negative and adding up to one. Methods
+    without a sign have `signed` equal to `value`.
     """
 
     method: str
@@ -192,13 +193,13 @@ def _tokens(captured: Capture, sample: int) -> Tensor:
 def importance_of(method: str, captured: Capture, sample: int, values: Tensor) -> Importance:
     """One sample's importance from a signed value a token of the whole batch, (T,)."""
     tokens = _tokens(captured, sample)
-    return _importance(method, captured, sample, tokens, values[tokens].double().cpu())
+    return _importance(method, captured, sample, tokens, values.cpu()[tokens.cpu()].double())
 
 
 def _importance(method: str, captured: Capture, sample: int, tokens: Tensor, signed: Tensor) -> Importance:
-    size = signed.abs()
-    total = float(size.sum())
-    value = size / total if total > 0 else torch.full_like(size, 1 / len(size))
+    spoke_for = signed.clamp(min=0)
+    total = float(spoke_for.sum())
+    value = spoke_for / total if total > 0 else torch.full_like(spoke_for, 1 / len(spoke_for))
     names = captured.layout.modalities
     return Importance(
         method=method,
