@@ -14,7 +14,7 @@ from motet.checkpoint import load_folder
 from motet.errors import ConfigError, Interrupted, MismatchError
 from motet.train.fit import fit
 from motet.train.run import Reporter
-from motet.train.settings import read_settings
+from motet.train.settings import TrainSettings, read_settings
 
 SMALL = (
     "model.width=16",
@@ -131,6 +131,12 @@ def test_wrong_settings_are_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         fit(table, out=tmp_path / "run", settings=[*SMALL, *settings], preset="scratch", progress=QUIET)
+
+
+def test_a_small_table_has_small_batches() -> None:
+    settings = TrainSettings()
+    assert [settings.batch(rows) for rows in (20, 320, 483, 1280, 50_000)] == [32, 32, 48, 128, 128]
+    assert TrainSettings(batch_size=7).batch(50_000) == 7
 
 
 def test_what_cannot_be_learned_is_refused(table: Path, tmp_path: Path) -> None:

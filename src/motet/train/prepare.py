@@ -79,14 +79,14 @@ class Parts:
         return TaskSpec(label.name, "number", mean=float(values.mean()), std=spread)
 
     def loader(self, config: FitConfig, seed: int, world: World) -> Loader:
-        """The training batches of this rank; all ranks' together have `train.batch_size` samples."""
+        """The training batches of this rank; all ranks' together have `TrainSettings.batch` samples."""
         chosen = config.train
         specs = self.specs
         return Loader(
             self.train,
             specs,
             self.train.targets,
-            config.loader.build(-(-chosen.batch_size // world.size)),
+            config.loader.build(-(-chosen.batch(len(self.train)) // world.size)),
             seed=seed,
             shuffle=True,
             modality_dropout=chosen.modality_dropout if len(specs) > 1 else 0.0,

@@ -158,6 +158,7 @@ class LoaderSettings:
 class TrainSettings(TrainConfig):
     """`TrainConfig`, with defaults for tables of one to ten thousand rows, and what concerns the batches.
 
+    `batch_size` 0 is a tenth of the training rows, from 32 to 128: smaller tables need the steps.
     `modality_dropout`: how often a training sample loses some of its modalities, so that any subset
     works later. `spec_augment` masks sounds, `augment` changes pictures lightly (those that no frozen
     encoder reads). `balance` gives rare classes the weight count**-balance:
@@ -167,11 +168,15 @@ class TrainSettings(TrainConfig):
     epochs: int = 16
     lr: float = 2e-3
     ema: float = 0.97
-    batch_size: int = 128
+    batch_size: int = 0
     modality_dropout: float = 0.3
     spec_augment: bool = True
     augment: bool = True
     balance: float = 0.5
+
+    def batch(self, rows: int) -> int:
+        """How many samples of `rows` a step has."""
+        return self.batch_size or min(128, max(32, rows // 10))
 
 
 @dataclass(frozen=True)
