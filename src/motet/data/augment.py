@@ -38,14 +38,17 @@ def can_augment(spec: ModalitySpec) -> bool:
 
 
 def augmented(piece: Piece, config: AugmentConfig, random: np.random.Generator) -> Piece:
-    """The same piece of another view of its picture: (n, 3 * p * p) patches of a square, from levels 0..255
-    to values in -1..1."""
+    """The same piece of another view of its picture: (n, 3 * p * p) patches of a square, as levels or
+    in -1..1, to such in -1..1."""
     crop, jitter = random.random(5), 1 + config.colour * (2 * random.random(3) - 1)
     n = len(piece)
     grid, patch = math.isqrt(n), math.isqrt(piece.values.shape[1] // 3)
     size = grid * patch
     tiles = piece.values.reshape(grid, grid, patch, patch, 3).transpose(0, 2, 1, 3, 4)
-    resized = Image.fromarray(tiles.reshape(size, size, 3)).resize(
+    picture = tiles.reshape(size, size, 3)
+    if picture.dtype != np.uint8:  # not from the processors here
+        picture = np.rint((picture + 1) * 127.5).astype(np.uint8)
+    resized = Image.fromarray(picture).resize(
         (size, size), Image.Resampling.BILINEAR, box=_box(size, config, crop)
     )
     view = np.asarray(resized, np.float32) / 255
