@@ -38,7 +38,7 @@ def matrix_html(item: Explained) -> str:
         "layers in which modalities meet. Corrected for how many tokens each has; the raw share stands "
         "in brackets."
     )
-    by_head = [
+    by_head: list[list[str | int | float]] = [
         [f"layer {layer}, head {head}, {name}", *map(float, matrix.corrected[layer, head, i])]
         for layer in range(matrix.corrected.shape[0])
         for head in range(matrix.corrected.shape[1])

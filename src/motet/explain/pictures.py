@@ -74,8 +74,9 @@ def _grid(item: Explained, here: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _each_word(item: Explained, here: np.ndarray, uri: str) -> str:
     """The picture once for every word, with the patches lit that it listened to; empty without words."""
     texts = [name for name in item.matrix.modalities if item.kinds[name] == "text"]
-    words = item.units.of(texts[0])[:EACH] if texts else []
-    parts, side = [], 130.0
+    words: list[int] = item.units.of(texts[0])[:EACH].tolist() if texts else []
+    parts: list[str] = []
+    side = 130.0
     for i, word in enumerate(words):
         grid = _grid(item, here, item.units.weights[word, here])
         x, y = i % 5 * (side + 14), i // 5 * (side + 34)

@@ -150,7 +150,9 @@ def _matrix_svg(whole: Whole) -> str:
 def _listens(whole: Whole) -> str:
     if len(whole.modalities) < 2:
         return ""
-    rows = [[name, *map(float, line)] for name, line in zip(whole.modalities, whole.matrix, strict=True)]
+    rows: list[list[str | int | float]] = [
+        [name, *map(float, line)] for name, line in zip(whole.modalities, whole.matrix, strict=True)
+    ]
     note = "Means over the rows that have both; corrected for how many tokens each modality has."
     numbers = draw.table(["listens", *(f"to {name}" for name in whole.modalities)], rows)
     return draw.figure(_matrix_svg(whole), note, numbers)
