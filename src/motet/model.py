@@ -47,8 +47,8 @@ class MotetConfig:
     """Everything that makes the architecture; `motet.config` turns it into JSON and back.
 
     `embedding` is E, the size of the shared space, and `pool` how a modality's tokens become one
-    vector. `direct` gives pretrained features a linear way into that space (see `EmbeddingHead`).
-    `late_heads` adds a prediction of every task from every modality alone. `guess_hidden` adds, for
+    vector. `direct` gives pretrained features and columns of features a linear way into that space (see
+    `EmbeddingHead`). `late_heads` adds a prediction of every task from every modality alone. `guess_hidden` adds, for
     modalities with pretrained features, a guess of these from the fused state: an objective where
     training dropped the modality.
     """
@@ -245,7 +245,8 @@ def _task_head(task: TaskSpec, width: int, dropout: float) -> nn.Module:
 
 
 def _direct(spec: ModalitySpec, config: MotetConfig) -> int | None:
-    return spec.features if config.direct else None
+    features = spec.size if spec.kind == "features" else spec.features
+    return features if config.direct else None
 
 
 def _check(config: MotetConfig) -> None:
