@@ -48,9 +48,9 @@ class MotetConfig:
 
     `embedding` is E, the size of the shared space, and `pool` how a modality's tokens become one
     vector. `direct` gives pretrained features and columns of features a linear way into that space (see
-    `EmbeddingHead`). `late_heads` adds a prediction of every task from every modality alone. `guess_hidden` adds, for
-    modalities with pretrained features, a guess of these from the fused state: an objective where
-    training dropped the modality.
+    `EmbeddingHead`). `late_heads` adds a prediction of every task from every modality alone.
+    `guess_hidden` adds, for modalities with pretrained features, a guess of these from the fused
+    state: an objective where training dropped the modality.
     """
 
     modalities: tuple[ModalitySpec, ...]
