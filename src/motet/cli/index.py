@@ -20,7 +20,9 @@ def index(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="Where a new index keeps its rows: exact, lancedb, milvus://HOST, qdrant://HOST."),
+        typer.Option(
+            help="Where a new index keeps its rows: exact, lancedb, s3://BUCKET/PATH, milvus://HOST, qdrant://HOST."
+        ),
     ] = None,
     reembed: Annotated[
         bool, typer.Option("--reembed", help="Go over to MODEL: encode the rows that are there again.")
