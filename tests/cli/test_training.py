@@ -54,7 +54,7 @@ def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(
     found = json.loads(fit(table, "--dry-run", "--json"))
     assert sum(found["rows"][part] for part in ("train", "val", "test")) == 60
     assert found["modalities"][0]["name"] == "features" and found["modalities"][0]["numbers a token"] == 3
-    assert sum(found["parameters"].values()) == found["trained"] > 0 and found["steps"] == 2
+    assert sum(found["parameters"].values()) == found["trained"] > 0 and found["steps"] == 4
     text = fit(table, "--dry-run")
     assert "features" in text and f"{found['trained']:,}" in text
     assert not list(tmp_path.iterdir())

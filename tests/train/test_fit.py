@@ -12,9 +12,11 @@ from PIL import Image
 
 from motet.checkpoint import load_folder
 from motet.errors import ConfigError, Interrupted, MismatchError
+from motet.model import TaskSpec
 from motet.train.fit import fit
 from motet.train.run import Reporter
-from motet.train.settings import TrainSettings, read_settings
+from motet.train.settings import ModelSettings, TrainSettings, read_settings
+from motet.types import ModalitySpec
 
 SMALL = (
     "model.width=16",
@@ -137,6 +139,15 @@ def test_a_small_table_has_small_batches() -> None:
     settings = TrainSettings()
     assert [settings.batch(rows) for rows in (20, 320, 483, 1280, 50_000)] == [32, 32, 48, 128, 128]
     assert TrainSettings(batch_size=7).batch(50_000) == 7
+
+
+def test_each_modality_has_a_head_where_nothing_else_teaches_it_alone() -> None:
+    specs = tuple(ModalitySpec(name, "text", "ids", 9) for name in ("said", "meant"))
+    tasks, settings = (TaskSpec("mood", "classes", ("bad", "good")),), ModelSettings()
+    assert settings.build(specs, tasks, contrastive=False).late_heads
+    assert not settings.build(specs[:1], tasks, contrastive=False).late_heads
+    assert not settings.build(specs, tasks, contrastive=True).late_heads
+    assert ModelSettings(late_heads=True).build(specs, tasks, contrastive=True).late_heads
 
 
 def test_what_cannot_be_learned_is_refused(table: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_modulation_and_learned_balance_are_settings(table: Path, tmp_path: Path
             table,
             label="stars",
             out=tmp_path / "other",
-            settings=[*SMALL, "columns.stars=classes", "train.modulation=0.5"],
+            settings=[*SMALL, "columns.stars=classes", "train.modulation=0.5", "model.late_heads=false"],
             preset="scratch",
             progress=QUIET,
         )

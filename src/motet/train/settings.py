@@ -59,7 +59,9 @@ class ModelSettings:
 
     `attend` is cut or repeated to `depth`. `ordinal`: the label's classes have an order; true where they
     are numbers, else their names, lowest first. `guess_hidden`: guess the features of the modalities
-    that dropout hides. The defaults are for tables of one to ten thousand rows.
+    that dropout hides. `late_heads`: each modality also learns to predict the label alone, so that a weak
+    one is not left behind; by default where there are several that are not aligned for search, which
+    teaches each alone, too. The defaults are for tables of one to ten thousand rows.
     """
 
     width: int = 128
@@ -75,7 +77,7 @@ class ModelSettings:
     embedding: int = 128
     pool: Literal["attention", "mean"] = "attention"
     direct: bool = True
-    late_heads: bool = False
+    late_heads: bool | None = None
     head_dropout: float = 0.5
     ordinal: bool | tuple[str, ...] = False
     guess_hidden: bool = False
@@ -85,6 +87,7 @@ class ModelSettings:
     ) -> MotetConfig:
         if self.ordinal is not False:
             tasks = (replace(tasks[0], ordinal=True), *tasks[1:])
+        alone = bool(tasks) and len(modalities) > 1 and not contrastive
         block = BlockConfig(
             width=self.width,
             heads=self.heads,
@@ -109,7 +112,7 @@ class ModelSettings:
             embedding=self.embedding,
             pool=self.pool,
             direct=self.direct,
-            late_heads=self.late_heads,
+            late_heads=alone if self.late_heads is None else self.late_heads,
             head_dropout=self.head_dropout,
             guess_hidden=self.guess_hidden,
         )
