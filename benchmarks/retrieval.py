@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,8 @@ def _queries(run: Path, table: Path, rows: int, asked: int = 256, top: int = 10)
             scores = whole @ torch.from_numpy(predictor.encode_query(text))
             alone.append(scores.topk(top).indices.tolist())
         scanned = time.perf_counter()
-        together = [store.search(v, top) for v in predictor.encode_query(texts)]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            together = list(pool.map(lambda v: store.search(v, top), predictor.encode_query(texts)))
         done = time.perf_counter()
     same = [len({str(i) for i in a} & {h.id for h in b}) / top for a, b in zip(alone, together, strict=True)]
     one, many = asked / (scanned - begin), asked / (done - scanned)
