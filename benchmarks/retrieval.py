@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from common import report
 from retrieval_linear import linear_heads, pooled
-from retrieval_sets import LANGUAGES, Described, described, emoji, split, write_table
+from retrieval_sets import LANGUAGES, Described, described, split, write_table
 
 from motet.index.address import ModelRef, create_store, new_pointer
 from motet.index.store import Row
@@ -70,9 +70,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--part", choices=("test", "val"), default="test")
     parser.add_argument("--languages", default="es,fr", help=f"of {','.join(LANGUAGES)}; es and fr at least")
-    parser.add_argument(
-        "--emoji", action="store_true", help="train on emoji, too; their speech is synthesised"
-    )
     parser.add_argument("--set", action="append", default=[], help="further settings of `motet fit`")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, default=200_000, help="of the index that is asked; 0: none")
@@ -84,11 +81,9 @@ def main() -> None:
         work = given.work or Path(folder)
         os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
         rows = described(work, given.languages.split(","))
-        more = emoji(work, ("es", "fr")) if given.emoji else []
-        found = [_seed(seed, rows, more, work, given) for seed in range(given.seeds)]
+        found = [_seed(seed, rows, work, given) for seed in range(given.seeds)]
         result: dict[str, Any] = {
             "part": given.part,
-            "emoji": given.emoji,
             "seeds": given.seeds,
             "settings": {name: [*said, *given.set] for name, said in SETTINGS.items()},
             "pairs": {name: _spread([one[name] for one in found]) for name in PAIRS},
@@ -100,15 +95,12 @@ def main() -> None:
         report(name, "cpu", result, given.out)
 
 
-def _seed(
-    seed: int, rows: Sequence[Described], more: Sequence[Described], work: Path, given: argparse.Namespace
-) -> dict[str, Any]:
+def _seed(seed: int, rows: Sequence[Described], work: Path, given: argparse.Namespace) -> dict[str, Any]:
     part = split(rows, seed)
     if given.part == "test":
         part = {group: "train" if name == "val" else name for group, name in part.items()}
     else:
         part = {group: {"val": "test", "test": ""}.get(name, name) for group, name in part.items()}
-    rows = [*rows, *more]
     drawn = [row for row in rows if row.language == "es" and row.stamp.picture]
     models, result = {}, {}
     for name, own in (("pictures", drawn), ("speech", rows)):

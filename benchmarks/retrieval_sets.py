@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import ctypes
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,6 @@ from pathlib import Path
 import numpy as np
 from speech_embedding import SpeechEmbedding
 
-from motet.data.builtin.emoji import find_emoji
-from motet.data.builtin.espeak import speak
 from motet.data.builtin.tuxpaint import Stamp, find_stamps
 from motet.data.groups import connected
 from motet.data.sound import load_audio
@@ -62,36 +59,6 @@ def described(work: Path, languages: Sequence[str] = LANGUAGES) -> list[Describe
                 features = _features(stamp.speech, features, embed)
         out.append(Described(stamp, language, own_group, features))
     return [one for one in out if one.own or one.features]
-
-
-def emoji(work: Path, languages: Sequence[str]) -> list[Described]:
-    """One emoji of each concept, its name in each language **spoken by espeak-ng**: for training only."""
-    import emoji as names
-
-    concepts = {one.group: one for one in reversed(find_emoji())}
-    signs = {}
-    for sign in names.EMOJI_DATA:
-        signs.setdefault("-".join(f"{ord(c):x}" for c in sign if c != "\ufe0f"), sign)
-    embed: SpeechEmbedding | None = None
-    out = []
-    for language in languages:
-        names.config.load_language(language)
-        found = []
-        for k, one in enumerate(concepts.values()):
-            sign = signs.get("-".join(part for part in one.id.split("-") if part != "fe0f"))
-            own = names.EMOJI_DATA[sign].get(language, "").strip(":").replace("_", " ") if sign else ""
-            if own:
-                stamp = Stamp(f"emoji/{one.id}", one.picture, one.name, own, None, None, "emoji")
-                found.append((stamp, work / "speech" / language / f"{stamp.id}.npy", -1 - k))
-        if not all(path.exists() for _, path, _ in found):
-            for (_, path, _), wave in zip(
-                found, speak([stamp.own or "" for stamp, *_ in found], voice=language), strict=True
-            ):
-                embed = embed or SpeechEmbedding()
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.save(path, embed(wave.astype(np.float32) / 32768).astype(np.float16))
-        out += [Described(stamp, language, group, path) for stamp, path, group in found]
-    return out
 
 
 def _drawn(stamp: Stamp) -> Stamp:
@@ -151,11 +118,8 @@ def split(rows: Sequence[Described], seed: int) -> dict[int, str]:
 
 
 def write_table(rows: Sequence[Described], part: dict[int, str], path: Path) -> Path:
-    """The table of the rows whose part is not ""; pictures lie beside it. Emoji called as a held-out caption
-    is worded are left out."""
-    held = {_bare(row.stamp.caption) for row in rows if part.get(row.group, "train") == "test"}
-    rows = [row for row in rows if part.get(row.group, "train")]
-    rows = [row for row in rows if row.group >= 0 or _bare(row.stamp.caption) not in held]
+    """The table of the rows whose part is not ""; pictures lie beside it."""
+    rows = [row for row in rows if part[row.group]]
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
         out.writerow(COLUMNS)
@@ -167,16 +131,11 @@ def write_table(rows: Sequence[Described], part: dict[int, str], path: Path) -> 
                 counts.parent.mkdir(parents=True, exist_ok=True)
                 np.save(counts, _counts(ipa))
             sounds = counts.relative_to(path.parent) if ipa else None
-            who = (row.language, row.group, part.get(row.group, "train"))
+            who = (row.language, row.group, part[row.group])
             out.writerow(
                 [f"{stamp.id}@{row.language}", picture, stamp.caption, row.own, sounds, features, *who]
             )
     return path
-
-
-def _bare(text: str) -> str:
-    """Without article, case and signs."""
-    return re.sub(r"^(a|an|the) |[^a-z ]", "", text.lower()).strip()
 
 
 def _counts(text: str) -> np.ndarray:
