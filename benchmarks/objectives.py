@@ -15,7 +15,6 @@ rows, mean and spread over seeds, each with a split of its own.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -25,7 +24,7 @@ from typing import Any
 
 from common import report
 from fused import PARTS, SEEDS, one_run
-from fused_sets import MODALITIES, make_table
+from fused_sets import BUILT, LANGUAGE, MODALITIES, make_table, read_built, write_table
 
 from motet.data.builtin.tuxpaint import build_tuxpaint
 from motet.predictor import Predictor
@@ -108,14 +107,10 @@ def retrieval(work: Path, arm: str, settings: list[str], seeds: tuple[int, ...])
 
 def captions(work: Path, seed: int) -> Path:
     """Stamps that have a picture, with the English caption; equal captions are one group."""
-    built = build_tuxpaint(work / f"stamps-{seed}", language="es", seed=seed)
-    path = built.with_name("captions.csv")
-    with built.open(encoding="utf-8", newline="") as file, path.open("w", encoding="utf-8") as out:
-        columns = ["id", "picture", "caption", "group", "split"]
-        writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for row in csv.DictReader(file) if row["picture"])
-    return path
+    folder = work / f"stamps-{seed}"
+    rows = read_built(build_tuxpaint(folder / BUILT, language=LANGUAGE, seed=seed))
+    columns = ["id", "picture", "caption", "group", "split"]
+    return write_table(folder / "captions.csv", columns, [row for row in rows if row["picture"]])
 
 
 def _both_ways(rows: list[dict[str, Any]]) -> dict[str, float]:
