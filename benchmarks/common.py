@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import statistics
 import time
@@ -13,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-# As the command line does; PyTorch reads it before its first tensor. With 0, tensors lie in small pages.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def hardware(device: str) -> str:
@@ -76,7 +72,6 @@ def report(name: str, device: str, result: dict[str, Any], out: str | None) -> N
         "hardware": hardware(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "huge_pages": os.environ["THP_MEM_ALLOC_ENABLE"] == "1",
         "date": datetime.date.today().isoformat(),
         **result,
     }

@@ -15,9 +15,6 @@ def main() -> None:
     """Run the command in `sys.argv` and exit with its code (see `motet.errors`)."""
     from motet.cli.app import app
 
-    # Tensors on the CPU in huge pages: a step's fresh gradients then cost few page faults
-    # (benchmarks/block.py). PyTorch reads this before its first tensor.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         app()
     except MotetError as error:
