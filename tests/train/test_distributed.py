@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +18,9 @@ from motet.train.distributed import World, join
 from motet.train.loop import TrainConfig, train
 from motet.train.run import RunFolder
 from motet.types import TokenBatch
+from tests.train.processes import two_processes
 from tests.train.training_fakes import CONFIG, make_batch
 
-ROOT = Path(__file__).parents[2]
 MODEL = replace(
     CONFIG,
     mot=replace(CONFIG.mot, block=replace(CONFIG.mot.block, dropout=0.0)),
@@ -113,28 +109,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RUNS/alone by this process, RUNS/ddp-0 and so on by two."""
     folder = tmp_path_factory.mktemp("runs")
     run(folder / "alone", World())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     code = f"from tests.train.test_distributed import child; child({str(folder)!r})"
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    shared |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=400)[1] for process in children]
-    finally:
-        for process in children:
-            process.kill()
-    assert [process.returncode for process in children] == [0, 0], "\n".join(errors)
+    two_processes(code)
     return folder
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +17,10 @@ from motet.train.loop import TrainConfig, train
 from motet.train.optim import GroupConfig
 from motet.train.run import RunFolder
 from motet.types import BackboneSpec, ModalitySpec, TokenBatch
+from tests.train.processes import two_processes
 from tests.train.training_fakes import CONFIG, SPECS, make_batch
 
 pytest.importorskip("transformers", reason="needs the extra 'hf'")
-ROOT = Path(__file__).parents[2]
 BERT = (
     '{"model_type": "bert", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, '
     '"num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 8, '
@@ -85,28 +81,8 @@ def child(folder: str) -> None:
 
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     run(tmp_path / "alone", World())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     code = f"from tests.train.test_distributed_backbone import child; child({str(tmp_path)!r})"
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    shared |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=400)[1] for process in children]
-    finally:
-        for process in children:
-            process.kill()
-    assert [process.returncode for process in children] == [0, 0], "\n".join(errors)
+    two_processes(code)
     one = load_folder(tmp_path / "alone/checkpoints/last").tensors
     assert any(name.startswith("optimizer/text.backbone/") for name in one)
     for parallel in ("ddp", "fsdp"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,20 +33,20 @@ FOOT = (
 )
 
 
-class Page:
+class Page(ABC):
     """What can be saved as a page, as pictures and as numbers, and shows itself in a notebook."""
 
+    @abstractmethod
     def html(self) -> str:
         """The whole self-contained page."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pictures(self) -> dict[str, str]:
         """Every view as SVG, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The numbers behind the page, as JSON values."""
-        raise NotImplementedError
 
     def save(self, path: str | Path) -> Path:
         """Write the page.

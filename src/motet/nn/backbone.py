@@ -7,6 +7,8 @@ back in their order; whatever reads or leaves out tokens works as it does anywhe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from motet.types import BackboneSpec, Layout, ModalitySpec
 PICTURES = 64  # run at once without a graph; bounds the memory of prediction
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """What text and picture backbones share. `unfreeze_at`: the epoch from which it learns."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -34,8 +36,9 @@ class Backbone(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.read(values, layout, layout.slice_of(modality))
 
+    @abstractmethod
     def read(self, values: Tensor, layout: Layout, here: slice) -> Tensor:
-        raise NotImplementedError
+        """The tokens at `here` of the layout: (n,) or (n, size) -> (n, width)."""
 
 
 class TextBackbone(Backbone):
