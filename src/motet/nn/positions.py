@@ -117,8 +117,13 @@ class _Turn(torch.autograd.Function):
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    turned = x * torch.cat((cos, cos), dim=-1)  # whole rows at once: half a head is a short vector
+    if torch.compiler.is_compiling():  # which fuses, and knows no steps in place on views
+        first, second = x.chunk(2, dim=-1)
+        return (turned + torch.cat((-second * sin, first * sin), dim=-1)).to(x.dtype)
+    for half, other, by in zip(turned.chunk(2, dim=-1), x.chunk(2, dim=-1)[::-1], (-sin, sin), strict=True):
+        half.addcmul_(other, by)
+    return turned.to(x.dtype)
 
 
 def apply_rotary(x: Tensor, rotation: Rotation) -> Tensor:
