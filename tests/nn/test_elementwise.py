@@ -55,6 +55,20 @@ def test_gate_and_rotation_have_the_gradients_of_their_written_out_forms() -> No
     torch.testing.assert_close(swiglu(x.flatten(1)), F.silu(gate) * value, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("tokens", [0, 1, 255, 256, 257, 700])
+def test_gate_of_any_number_of_tokens_is_the_plain_one(tokens: int) -> None:
+    """Rows are worked through some at a time; none is left out or met twice."""
+    plain = torch.randn(tokens, 20, dtype=torch.float64, requires_grad=True)
+    ours = plain.detach().clone().requires_grad_()
+    gate, value = plain.chunk(2, dim=-1)
+    expected, found = F.silu(gate) * value, swiglu(ours)
+    by = torch.randn_like(expected)
+    expected.backward(by)
+    found.backward(by)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-14, atol=1e-14)
+
+
 def test_norm_and_gate_keep_nothing_but_their_input() -> None:
     layout = packed(400)
     x = torch.randn(400, 64).requires_grad_()
