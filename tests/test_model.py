@@ -126,6 +126,21 @@ def test_a_sample_is_the_same_in_any_batch() -> None:
     assert torch.allclose(alone.fused[0], together.fused[2], atol=1e-5)
 
 
+def test_the_only_modality_of_a_sample_answers_by_its_own_head() -> None:
+    model = make(CONFIG)
+    batch = batch_of([FULL, {"speech": 2}, {"text": 2, "speech": 3}, {}, {"text": 3}])
+    used = model(batch)
+    model.training = True  # of the whole, not of its dropout
+    trained = model(batch)
+    for task in ("mood", "price"):
+        joint, alone = trained.predictions[task], used.modality_predictions
+        expected = torch.stack(
+            [joint[0], alone["speech"][task][1], joint[2], joint[3], alone["text"][task][4]]
+        )
+        torch.testing.assert_close(used.predictions[task], expected)
+        assert not torch.allclose(joint[1], expected[1]) and not torch.allclose(joint[4], expected[4])
+
+
 def test_a_batch_without_any_token() -> None:
     model = make(CONFIG)
     out = model(batch_of([{}, {}]))

@@ -48,7 +48,8 @@ class MotetConfig:
 
     `embedding` is E, the size of the shared space, and `pool` how a modality's tokens become one
     vector. `direct` gives pretrained features and columns of features a linear way into that space (see
-    `EmbeddingHead`). `late_heads` adds a prediction of every task from every modality alone.
+    `EmbeddingHead`). `late_heads` adds a prediction of every task from every modality alone; in use (not
+    in training) it is the answer where a sample has that modality only.
     `guess_hidden` adds, for modalities with pretrained features, a guess of these from the fused
     state: an objective where training dropped the modality.
     """
@@ -130,13 +131,14 @@ class Motet(nn.Module):
                 x, start = own, self.mot.leading_own
         tokens = self.mot(x, layout, plans, start=start) if layout.tokens else x
         fused = self.fusion(tokens, layout)
+        alone = {m: self._predictions(self.late[m], pooled[m]) for m in self.late}
         return Output(
             tokens=tokens,
             fused=fused,
             present=present,
             embeddings=self._embeddings(pooled, values, layout, present),
-            predictions=self._predictions(self.heads, fused),
-            modality_predictions={m: self._predictions(self.late[m], pooled[m]) for m in self.late},
+            predictions=self._answers(self._predictions(self.heads, fused), alone, present),
+            modality_predictions=alone,
             guesses={m: head(fused) for m, head in self.guess.items()},
         )
 
@@ -208,6 +210,21 @@ class Motet(nn.Module):
                 features = segment_mean(values[m], layout.sample[here], layout.samples)
             out[m] = head(pooled[m], features, present[:, column])
         return out
+
+    def _answers(
+        self, together: dict[str, Tensor], alone: Mapping[str, Mapping[str, Tensor]], present: Tensor
+    ) -> dict[str, Tensor]:
+        """Of all heads; but what a sample's only modality says is asked of its own head, which learned
+        from every row that has it. In training both heads learn from such a row."""
+        if self.training or not alone:
+            return together
+        for m, predictions in alone.items():
+            here = present[:, self.modalities.index(m)] & (present.sum(1) == 1)
+            together = {
+                task: y.where(~here.view(-1, *[1] * (y.dim() - 1)), predictions[task])
+                for task, y in together.items()
+            }
+        return together
 
     def _predictions(self, heads: nn.Module, vectors: Tensor) -> dict[str, Tensor]:
         found = {}

@@ -187,7 +187,7 @@ def test_only_classes_can_be_ordinal() -> None:
 
 
 def test_hidden_features_are_learned_from_the_others() -> None:
-    model, objective = made(LossConfig(weights={"contrastive": 0.0, "late": 0.0}))
+    model, objective = made(LossConfig(weights={"contrastive": 0.0}))
     given = doubled(batch())
     given = replace(given, targets={"hidden/sound": given.targets["hidden/sound"]})
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -202,6 +202,12 @@ def test_hidden_features_are_learned_from_the_others() -> None:
     assert model.guess["sound"].weight.grad is not None
     everyone = replace(given, targets={"hidden/sound": torch.full((6, 6), math.nan)})
     assert float(objective(model(everyone), everyone)[1]["hidden"]) == 0.0
+
+
+@pytest.mark.parametrize("name", ["late", "late/sound"])
+def test_a_head_that_answers_must_learn(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' is 0.*late_heads=false"):
+        made(LossConfig(weights={name: 0.0}))
 
 
 def test_each_modality_has_a_loss_and_a_weight_of_its_own() -> None:

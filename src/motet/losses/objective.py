@@ -242,6 +242,12 @@ def _check(config: LossConfig, model: MotetConfig) -> None:
     tasks = {task.name: task for task in model.tasks}
     alone = [spec.name for spec in model.modalities] if model.late_heads else []
     known = {"contrastive", "late", "hidden", *tasks, *(f"late/{m}" for m in alone)}
+    for name in ("late", *(f"late/{m}" for m in alone)) if alone else ():
+        if config.weights.get(name, 1.0) == 0:
+            raise ConfigError(
+                f"loss.weights: {name!r} is 0, but that head answers for samples with its modality only, and "
+                "would have learned nothing. Give a weight above 0, or --set model.late_heads=false."
+            )
     for name in config.late_regression:
         if name not in alone:
             raise ConfigError(
