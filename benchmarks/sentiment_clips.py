@@ -28,6 +28,7 @@ from motet.data.mel import RATE
 from motet.data.picture import load_image
 from motet.explain.relevance import token_relevance
 from motet.metrics import softmax
+from motet.nn.segments import by_modality, segment_sum
 from motet.predictor import Predictor
 from motet.predictor.cells import read_entries
 from motet.tasks.evaluate import ask, make_batch
@@ -167,10 +168,8 @@ def _brought(predictor: Predictor, samples: Sequence[Any], task: str, answer: np
             return (logits.gather(1, chosen) - logits.gather(1, 1 - chosen))[:, 0]
 
         value, layout = token_relevance(model, batch, lead), batch.layout
-        group = layout.modality * layout.samples + layout.sample
-        total = torch.zeros(len(layout.modalities) * layout.samples).index_add(0, group, value.float())
-        by_modality = total.unflatten(0, (len(layout.modalities), -1))
-        parts.append(by_modality[[layout.modalities.index(one) for one in DECIDES]].numpy())
+        total = segment_sum(value.float(), *by_modality(layout)).unflatten(0, (len(layout.modalities), -1))
+        parts.append(total[[layout.modalities.index(one) for one in DECIDES]].numpy())
     return np.concatenate(parts, axis=1)
 
 

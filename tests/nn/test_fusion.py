@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from motet.errors import ConfigError
-from motet.nn.fusion import FUSIONS, HierarchicalFusion, LateFusion, make_fusion, resample
+from motet.nn.fusion import FUSIONS, HierarchicalFusion, LateFusion, make_fusion
+from motet.nn.resample import resample
 from motet.types import Layout
 
 NAMES = ("text", "image", "audio")
@@ -103,6 +104,48 @@ def test_fusions_run_in_bf16(name):
     assert rounded.dtype == torch.bfloat16
     # 8 bits of precision through at most four layers of weights near 0.5
     assert (rounded.double() - exact).abs().max() <= 0.1 * exact.abs().max()
+
+
+def test_mean_and_attention_start_with_the_same_share_for_every_modality():
+    """Against a plain loop over samples, modalities and heads."""
+    mean, attention = fusion_of("mean"), fusion_of("attention")
+    x, layout = batch([NAMES, ("text", "audio"), ("image",), (), ("audio",), NAMES])
+    means, fused = mean(x, layout), attention(x, layout)
+    assert layout.present().tolist()[3] == [False] * 3
+    query = attention.query.detach()  # (Q, H, K)
+    for b in range(layout.samples):
+        mine = [x[(layout.sample == b) & (layout.modality == m)] for m in range(3)]
+        mine = [part for part in mine if len(part)]
+        if not mine:
+            assert (means[b] == 0).all() and (fused[b] == 0).all()
+            continue
+        expected = torch.stack([part.mean(0) for part in mine]).mean(0)
+        torch.testing.assert_close(means[b], expected, atol=1e-12, rtol=0)
+
+        gathered = []
+        for q in range(len(query)):
+            heads = []
+            for h in range(attention.heads):
+                weighted, total = 0.0, 0.0
+                for part in mine:
+                    key = attention.key(part).unflatten(-1, (attention.heads, -1))[:, h]
+                    value = attention.value(part).unflatten(-1, (attention.heads, -1))[:, h]
+                    weight = (key @ query[q, h] * key.shape[-1] ** -0.5).exp() / len(part)
+                    weighted, total = weighted + weight @ value, total + weight.sum()
+                heads.append(weighted / total)
+            gathered.append(torch.cat(heads))
+        expected = expected + attention.out(torch.cat(gathered))
+        torch.testing.assert_close(fused[b], expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["mean", "attention"])
+def test_tokens_told_twice_change_nothing(name):
+    """A modality's weight does not grow with how finely it is cut."""
+    fusion = fusion_of(name)
+    x, layout = batch([NAMES, ("text", "image")])
+    twice = torch.cat([torch.arange(layout.tokens), torch.where(layout.modality == 1)[0].repeat(9)])
+    finer, order = Layout.build(NAMES, layout.modality[twice], layout.sample[twice], samples=2)
+    torch.testing.assert_close(fusion(x[twice[order]], finer), fusion(x, layout), atol=1e-12, rtol=0)
 
 
 def test_late_uses_each_modality_alone_and_weighs_the_present_ones():

@@ -18,7 +18,15 @@ from motet.errors import ConfigError
 from motet.nn import rules
 from motet.nn.attention import AttentionPlan, make_plan
 from motet.nn.peers import CrossModalFusion, LowRankFusion, TensorFusion
-from motet.nn.segments import segment_max, segment_mean, segment_softmax, segment_sum
+from motet.nn.resample import resample
+from motet.nn.segments import (
+    by_modality,
+    even_shares,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    segment_sum,
+)
 from motet.types import Layout
 
 FusionName = Literal["early", "late", "hierarchical", "attention", "mean", "tensor", "lowrank", "mult"]
@@ -72,17 +80,19 @@ def make_fusion(
 
 
 class MeanFusion(nn.Module):
-    """The mean of a sample's tokens."""
+    """The mean over the sample's modalities of the mean of each one's tokens."""
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:  # (T, D) -> (B, D)
-        return segment_mean(x, layout.sample, layout.samples)
+        return _even_mean(x, layout)
 
 
 class AttentionFusion(nn.Module):
-    """The mean of a sample's tokens, and what learned queries gather from them, mapped to one vector.
+    """The mean of the modalities' means, and what learned queries gather from all tokens, mapped to a vector.
 
     The map starts at zero, so that training starts from the mean and departs from it as far as it
-    pays: on few labels, random queries alone learn slower and generalise worse.
+    pays: on few labels, random queries alone learn slower and generalise worse. The logarithm of how
+    many tokens the token's modality has in its sample is taken from its score: where the queries have
+    no preference, every modality gets the same share, however few its tokens.
 
     Source: Lee et al. 2019 (pooling by multi-head attention), arXiv:1810.00825.
     """
@@ -102,13 +112,13 @@ class AttentionFusion(nn.Module):
         key = self.key(x).unflatten(-1, (self.heads, -1))  # (T, H, K)
         value = self.value(x).unflatten(-1, (self.heads, -1))
         scores = torch.einsum("thk,qhk->tqh", key, self.query.to(key.dtype)) * key.shape[-1] ** -0.5
-        share = segment_softmax(scores, layout.sample, layout.samples)  # (T, Q, H)
+        scores = scores + even_shares(scores, layout).log()[:, None, None]
+        share = segment_softmax(scores, layout.sample, layout.samples).to(value.dtype)  # (T, Q, H)
         # Query by query, so that no (T, Q, D) tensor is ever held.
         gathered = [
             segment_sum(part[..., None] * value, layout.sample, layout.samples) for part in share.unbind(1)
         ]
-        mean = segment_mean(x, layout.sample, layout.samples)
-        return mean + self.out(torch.stack(gathered, dim=1).flatten(1))
+        return _even_mean(x, layout) + self.out(torch.stack(gathered, dim=1).flatten(1))
 
 
 class LateFusion(nn.Module):
@@ -126,7 +136,7 @@ class LateFusion(nn.Module):
 
     def per_modality(self, x: Tensor, layout: Layout) -> Tensor:
         """(T, D) -> (B, M, D); zeros where a sample lacks the modality."""
-        pooled = segment_mean(x, *_by_modality(layout)).unflatten(0, (len(self.modalities), -1))  # (M, B, D)
+        pooled = segment_mean(x, *by_modality(layout)).unflatten(0, (len(self.modalities), -1))  # (M, B, D)
         vectors = [self.head[name](pooled[m]) for m, name in enumerate(self.modalities)]
         return torch.stack(vectors, dim=1) * layout.present()[..., None]
 
@@ -178,10 +188,17 @@ class HierarchicalFusion(nn.Module):
 
     In each sample, the first modality of `order` that is present leads: its tokens ask the others
     in turn, and their mean after a last self-attention is the result. Missing ones are skipped.
+    `inner` (default: half the width): the size of queries, keys and values.
     """
 
     def __init__(
-        self, width: int, modalities: Sequence[str], *, heads: int = 4, order: Sequence[str] | None = None
+        self,
+        width: int,
+        modalities: Sequence[str],
+        *,
+        heads: int = 4,
+        order: Sequence[str] | None = None,
+        inner: int | None = None,
     ) -> None:
         super().__init__()
         self.order = tuple(modalities if order is None else order)
@@ -190,8 +207,9 @@ class HierarchicalFusion(nn.Module):
                 f"hierarchical fusion: order={', '.join(self.order)} must name each of "
                 f"{', '.join(modalities)} once."
             )
-        self.ask = nn.ModuleDict({name: _Asking(width, heads) for name in self.order[1:]})
-        self.reflect = _Asking(width, heads)
+        inner = _checked_heads(width, heads) * max(1, width // (2 * heads)) if inner is None else inner
+        self.ask = nn.ModuleDict({name: _Asking(width, heads, inner) for name in self.order[1:]})
+        self.reflect = _Asking(width, heads, inner)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:  # (T, D) -> (B, D)
         rank, leader = self._leaders(layout)
@@ -218,12 +236,12 @@ class HierarchicalFusion(nn.Module):
 class _Asking(nn.Module):
     """x + attention(norm(x)) for the tokens that ask; the others stay as they are."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
-        self.heads = _checked_heads(width, heads)
+        self.heads = _checked_heads(inner, heads)
         self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.out = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, asks: Tensor, plan: AttentionPlan) -> Tensor:  # (T, D), (T,) bool -> (T, D)
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).unbind(1)  # (T, H, K) each
@@ -231,69 +249,8 @@ class _Asking(nn.Module):
         return x + self.out(heard) * asks[:, None]
 
 
-def resample(x: Tensor, layout: Layout, ticks: int) -> Tensor:
-    """Every modality of every sample at `ticks` steps of the sample's time. (T, D) -> (M, B, ticks, D)
-
-    Between its tokens a modality runs linearly, before the first and after the last it stays, and
-    tokens of one instant (the patches of a picture) count as their mean. A step is the mean of
-    this curve over its share of the time, so that no token is skipped where tokens are denser than
-    ticks. Absent modalities are zeros.
-    """
-    weight = _tick_weights(layout, ticks)
-    key, groups = _by_modality(layout)
-    steps = [segment_sum(weight[:, k, None].to(x.dtype) * x, key, groups) for k in range(ticks)]
-    return torch.stack(steps, dim=1).unflatten(0, (len(layout.modalities), -1))
-
-
-@torch.no_grad()
-def _tick_weights(layout: Layout, ticks: int) -> Tensor:
-    """(T, ticks): how much each token gives to each step; a modality's tokens add up to 1."""
-    key, _ = _by_modality(layout)
-    time, total = layout.time.double(), layout.tokens
-    order = torch.argsort(time, stable=True)
-    order = order[torch.argsort(key[order], stable=True)]
-    t, k = time[order], key[order]
-    new = torch.ones_like(k, dtype=torch.bool)
-    new[1:] = (k[1:] != k[:-1]) | (t[1:] != t[:-1])
-    knot = new.long().cumsum(0) - 1  # tokens of one modality, sample and instant
-    # One place more at both ends, which belongs to no key, so that every knot has neighbours.
-    knot_time, knot_key = t.new_zeros(total + 2), k.new_full((total + 2,), -1)
-    knot_time[knot + 1], knot_key[knot + 1] = t, k
-    to_left = _reach(t, k, knot_time[knot], knot_key[knot])
-    to_right = _reach(t, k, knot_time[knot + 2], knot_key[knot + 2])
-
-    start = -segment_max(-time, layout.sample, layout.samples)
-    length = segment_max(time, layout.sample, layout.samples) - start
-    length = torch.where(length > 0, length, torch.ones_like(length))  # a picture alone: any length does
-    edges = torch.linspace(0, 1, ticks + 1, dtype=t.dtype, device=t.device)
-    sample = layout.sample[order]
-    distance = start[sample, None] + length[sample, None] * edges - t[:, None]  # (T, ticks + 1)
-    area = _hat_area(distance, to_left[:, None], to_right[:, None]).diff(dim=1) * ticks / length[sample, None]
-    same = segment_sum(torch.ones_like(t), knot, total)[knot]
-    weight = torch.empty_like(area)
-    weight[order] = area / same[:, None]
-    return weight
-
-
-def _reach(t: Tensor, key: Tensor, other_t: Tensor, other_key: Tensor) -> Tensor:
-    """Seconds to the neighbouring knot; infinite where that belongs to others."""
-    return torch.where(other_key == key, (other_t - t).abs(), torch.inf)
-
-
-def _hat_area(distance: Tensor, to_left: Tensor, to_right: Tensor) -> Tensor:
-    """Integral, from a token's time to `distance` seconds after it, of its weight in linear interpolation.
-
-    The weight falls from 1 at the token to 0 at its neighbours, and stays 1 where it has none.
-    """
-    reach = torch.where(distance < 0, to_left, to_right)
-    share = (distance.abs() / reach).clamp(max=1)
-    within = reach * (share - share.square() / 2) * distance.sign()
-    return torch.where(reach.isinf(), distance, within)
-
-
-def _by_modality(layout: Layout) -> tuple[Tensor, int]:
-    """Segments of one modality of one sample, sorted as (M, B), and how many there are."""
-    return layout.modality * layout.samples + layout.sample, len(layout.modalities) * layout.samples
+def _even_mean(x: Tensor, layout: Layout) -> Tensor:  # (T, D) -> (B, D)
+    return segment_sum(even_shares(x, layout)[:, None] * x, layout.sample, layout.samples).to(x.dtype)
 
 
 def _checked_heads(width: int, heads: int) -> int:

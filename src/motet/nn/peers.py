@@ -7,6 +7,7 @@ three modalities roughly match those of Motet's own fusions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -19,10 +20,10 @@ from motet.nn.attention import make_plan
 from motet.nn.modules import CrossModalAttention
 from motet.nn.positions import sinusoidal
 from motet.nn.rules import own_modality, same_sample
-from motet.nn.segments import segment_mean
+from motet.nn.segments import by_modality, segment_mean
 from motet.types import Layout
 
-CELLS = 1024  # most cells of the tensor of `TensorFusion`, by default
+CELLS = 729  # most cells of the tensor of `TensorFusion`, by default
 STEP = 0.1  # seconds that count as one place in `CrossModalFusion`
 
 
@@ -32,7 +33,7 @@ class TensorFusion(nn.Module):
     The appended ones keep the products of fewer modalities; a modality that a sample lacks is nothing
     but its 1, so that what is left are exactly the products of those present. A modality's vector is
     a small network over the mean of its tokens. `inner`: the size of these vectors, by default the
-    largest for which the tensor has at most 1,024 cells.
+    largest for which the tensor has at most 729 cells.
 
     Raises:
         ConfigError: `inner` below 1, or modalities so many that no tensor fits.
@@ -102,7 +103,7 @@ class CrossModalFusion(nn.Module):
     Where the paper takes the last state of each modality, the mean of its tokens is taken: packed
     tokens may be patches, of which none is the last. Positions are times; the temporal convolution
     before is the model's own embedding. Missing modalities are not heard and count as zeros.
-    `inner` (default: a quarter of the width): the size of a state; `layers` of each transformer.
+    `inner` (default: about a sixth of the width): the size of a state; `layers` of each transformer.
 
     Raises:
         ConfigError: an odd `inner`, one that `heads` do not divide, or no layer.
@@ -121,7 +122,8 @@ class CrossModalFusion(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities, self.heads = tuple(modalities), heads
-        inner = 2 * heads * max(1, width // (8 * heads)) if inner is None else inner
+        step = math.lcm(2, heads)
+        inner = step * max(1, width // (6 * step)) if inner is None else inner
         if inner < 2 or inner % heads or inner % 2 or layers < 1:
             raise ConfigError(
                 f"cross-modal fusion: inner={inner} must be even and a multiple of heads={heads}, and layers="
@@ -155,8 +157,7 @@ class CrossModalFusion(nn.Module):
         low = low + sinusoidal(layout.time / STEP, low.shape[1]).to(low.dtype)  # (T, d), level 0
         heard = torch.cat([self._heard(low, m, layout) for m in self.modalities])  # (T, (M-1) d)
         state = self._remember(heard, layout)
-        group = layout.modality * layout.samples + layout.sample
-        pooled = segment_mean(state, group, len(self.modalities) * layout.samples)  # (M B, (M-1) d)
+        pooled = segment_mean(state, *by_modality(layout))  # (M B, (M-1) d)
         beside = pooled.unflatten(0, (len(self.modalities), -1)).transpose(0, 1).flatten(1)
         return self.out(beside) * layout.present().any(1, keepdim=True)
 
@@ -217,8 +218,7 @@ def _mlp(width: int) -> nn.Sequential:
 
 def _with_one(x: Tensor, layout: Layout, project: nn.ModuleDict) -> list[Tensor]:
     """Per modality its vector with a 1 appended, (B, inner + 1); zeros and the 1 where it is absent."""
-    group = layout.modality * layout.samples + layout.sample
-    means = segment_mean(x, group, len(project) * layout.samples).unflatten(0, (len(project), -1))
+    means = segment_mean(x, *by_modality(layout)).unflatten(0, (len(project), -1))
     present = layout.present()
     vectors = [F.gelu(p(means[m])) * present[:, m, None] for m, p in enumerate(project.values())]
     return [F.pad(z, (0, 1), value=1.0) for z in vectors]

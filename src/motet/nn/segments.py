@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from motet.types import Layout
+
 
 def segment_sum(x: Tensor, segment: Tensor, segments: int) -> Tensor:
     """Sum of the rows of each segment; 0 for a segment without rows. (T, ...) -> (segments, ...)"""
@@ -38,6 +40,21 @@ def segment_softmax(scores: Tensor, segment: Tensor, segments: int) -> Tensor:
     shift = segment_max(wide.detach(), segment, segments).index_select(0, segment)
     grown = (wide - shift).exp()
     return (grown / segment_sum(grown, segment, segments).index_select(0, segment)).to(scores.dtype)
+
+
+def by_modality(layout: Layout) -> tuple[Tensor, int]:
+    """Segments of one modality of one sample, sorted as (M, B), and how many there are."""
+    return layout.modality * layout.samples + layout.sample, len(layout.modalities) * layout.samples
+
+
+def even_shares(x: Tensor, layout: Layout) -> Tensor:
+    """Each token's share where a sample's modalities count alike, and a modality's tokens alike. (T,)
+
+    A sample's shares add up to 1. They have the dtype of x, or fp32 where that is half precision.
+    """
+    key, groups = by_modality(layout)
+    count = segment_sum(_wide(x.new_ones(len(x))), key, groups)[key]
+    return 1 / (count * layout.present().sum(1)[layout.sample])
 
 
 def _wide(x: Tensor) -> Tensor:
