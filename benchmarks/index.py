@@ -1,16 +1,20 @@
 """Are the stores of an index fast, and do they find what comparing with every row finds?
 
-    python benchmarks/index.py [--rows 200000] [--stores lancedb exact] [--out benchmarks/results]
+    python benchmarks/index.py [--rows 200000] [--stores lancedb exact] [--model MODEL] [--out DIR]
 
 Clustered vectors of width 384, queries near some of them. Each store is held against exact torch in
 the same run, its queries taken in turn with torch's: recall@10 and median times, unfiltered and under
 filters that keep a tenth and a hundredth of the rows; seconds to add the rows and build the index.
 A store's time holds everything that `Index.search` does with a query vector, fields and JSON included.
+
+With a model, from sentences to hits: queries a second of encoding and comparing with all rows one by one
+(torch), of `Index.search` and of `Index.search_many`, in turn, over an index of the model's width.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,27 +23,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import report, side_by_side
+from common import in_turn, report, side_by_side
 
-from motet.index.address import ModelRef, create_store, drop_store, new_pointer
+from motet.index.address import ModelRef, create_store, drop_store, new_pointer, write_pointer
 from motet.index.filter import Filter, parse_filter
+from motet.index.index import Index
 from motet.index.store import Row, Store
+from motet.predictor import Predictor
 
 WIDTH, CLUSTERS, TOP = 384, 2000, 10
 FILTERS = {"all": 1.0, "10 %": 0.1, "1 %": 0.01}
+TOGETHER = 64  # queries of `search_many`
+WORDS = ["a", "red", "small", "dog", "sleeps", "near", "the", "blue", "house", "in", "rain"]
 
 
 def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def clustered(rows: int, queries: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def clustered(rows: int, queries: int, seed: int, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
     """Vectors (rows, E) around random centres, and queries (queries, E) near some of them."""
     rng = np.random.default_rng(seed)
-    centres = unit(rng.normal(size=(CLUSTERS, WIDTH)))
-    near = 0.6 / np.sqrt(WIDTH)
-    x = unit(centres[rng.integers(0, CLUSTERS, rows)] + near * rng.normal(size=(rows, WIDTH)))
-    q = unit(x[rng.integers(0, rows, queries)] + near * rng.normal(size=(queries, WIDTH)))
+    centres = unit(rng.normal(size=(CLUSTERS, width)))
+    near = 0.6 / np.sqrt(width)
+    x = unit(centres[rng.integers(0, CLUSTERS, rows)] + near * rng.normal(size=(rows, width)))
+    q = unit(x[rng.integers(0, rows, queries)] + near * rng.normal(size=(queries, width)))
     return x, q
 
 
@@ -81,6 +89,37 @@ def compare(
     }
 
 
+def end_to_end(store_name: str, folder: Path, model: Predictor, rows: int, seed: int) -> dict[str, float]:
+    """Queries a second from sentences to hits; the three ways take turns."""
+    x, _ = clustered(rows, 1, seed, model.width)
+    pointer = new_pointer(store_name, ModelRef(model.fingerprint, model.width))
+    store = create_store(folder, pointer)
+    fill(store, x, np.random.default_rng(seed + 1).random(rows))
+    write_pointer(folder, pointer)
+    index = Index(folder, pointer, store, model)
+    rng, every = np.random.default_rng(seed + 2), torch.from_numpy(x)
+    asked = [" ".join(rng.choice(WORDS, 12)) for _ in range(TOGETHER)]
+
+    def scan() -> None:
+        for text in asked:
+            (every @ torch.from_numpy(model.encode_query([text])[0])).topk(TOP)
+
+    def one_by_one() -> None:
+        for text in asked:
+            index.search(text, top=TOP)
+
+    runs = {
+        "encode and scan": scan,
+        "search": one_by_one,
+        "search_many": lambda: index.search_many(asked, top=TOP),
+        "encode alone": lambda: [model.encode_query([text]) for text in asked],
+        "encode together": lambda: model.encode_query(asked),
+    }
+    times = in_turn(runs, device="cpu", rounds=3, warmup=1)
+    drop_store(folder, pointer, store)
+    return {name: 1000 * TOGETHER / statistics.median(spent) for name, spent in times.items()}
+
+
 def _in_turn(run: Callable[[np.ndarray], object], queries: np.ndarray) -> Callable[[], object]:
     place = iter(range(10**9))
     return lambda: run(queries[next(place) % len(queries)])
@@ -93,6 +132,8 @@ def main() -> None:
     options.add_argument("--stores", nargs="+", default=["lancedb"], help="names or addresses of stores")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--model", help="a folder of a model with a shared space: queries a second, too")
+    options.add_argument("--as", dest="name", default="index", help="the result's name")
     options.add_argument("--out", help="a folder for the result")
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
@@ -109,8 +150,13 @@ def main() -> None:
             }
             results[name] = built | filters
             drop_store(Path(folder), pointer, store)
+        if asked.model:
+            model = Predictor.load(asked.model, device="cpu")
+            with tempfile.TemporaryDirectory() as folder:
+                spent = end_to_end(name, Path(folder), model, asked.rows, asked.seed)
+            results[name]["queries/s"] = {"width": model.width, "together": TOGETHER} | spent
     shape = {"rows": asked.rows, "width": WIDTH, "queries": asked.queries, "seed": asked.seed}
-    report("index", "cpu", {**shape, "stores": results}, asked.out)
+    report(asked.name, "cpu", {**shape, "stores": results}, asked.out)
 
 
 if __name__ == "__main__":

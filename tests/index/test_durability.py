@@ -42,8 +42,12 @@ def _write(path: Path, first: int, last: int, limit: int, said: Connection) -> N
 
 def _tend(path: Path, first: int, last: int, limit: int, said: Connection) -> None:
     """Add a little, merge all files and build the search index anew, again and again."""
+
+    async def never(self: lance.LanceDatabase) -> bool:
+        return False
+
     lance.INDEX_FROM = 100
-    lance.LanceDatabase._indexed = lambda self: False  # type: ignore[method-assign]
+    lance.LanceDatabase._indexed = never  # type: ignore[method-assign]
     index = Index.open(path, WordModel(path.parent / "model"))  # type: ignore[arg-type]
     said.send(first)
     for start in range(first, last, BATCH):

@@ -33,11 +33,12 @@ def vector_of(text: str) -> np.ndarray:
 
 
 class WordModel:
-    """Stands in for a Predictor; counts what it encodes. The text "broken" cannot be read."""
+    """Stands in for a Predictor; the text "broken" cannot be read. Keeps count of what it encodes."""
 
     def __init__(self, folder: Path, fingerprint: str = "a" * 64) -> None:
         self.folder, self.fingerprint, self.width, self.encoded = folder, fingerprint, WIDTH, 0
         self.scores = Scores()
+        self.asked: list[list[str]] = []
 
     def entries(self, rows: Sequence[Mapping[str, Any]], *, root: Any = None) -> list[Entry]:
         made = []
@@ -63,6 +64,7 @@ class WordModel:
         return ("title",)
 
     def encode_query(self, queries: Sequence[str]) -> np.ndarray:
+        self.asked.append(list(queries))
         return np.stack([vector_of(query) for query in queries])
 
 
@@ -159,6 +161,23 @@ def test_a_page_shows_what_was_found_and_needs_no_network(tmp_path: Path) -> Non
 
 def test_a_vector_is_a_query(index: Index) -> None:
     assert ids(index.search(7 * vector_of("straw hat"), top=1)) == ["h1"]
+
+
+def test_many_queries_are_encoded_together_and_answered_as_one_by_one(index: Index, model: WordModel) -> None:
+    index.add([{"id": f"r{i}", "title": f"red dress {i}", "colour": "red"} for i in range(40)])
+    queries = ["red dress", ["straw hat", "red"], 3 * vector_of("blue dress"), "red shoes"]
+    for more in ({}, {"modality": "title", "offset": 1}, {"where": "price < 50"}, {"distinct": "colour"}):
+        one_by_one = [index.search(query, top=3, **more) for query in queries]
+        model.asked.clear()
+        many = index.search_many(queries, top=3, **more)
+        assert model.asked == [["red dress", "straw hat", "red", "red shoes"]]
+        assert [ids(hits) for hits in many] == [ids(hits) for hits in one_by_one]
+        assert [h.score for hits in many for h in hits] == pytest.approx(
+            [h.score for hits in one_by_one for h in hits], abs=1e-6
+        )
+    assert index.search_many([]) == []
+    with pytest.raises(ConfigError, match="query 1 is empty"):
+        index.search_many(["red", None])
 
 
 def test_adding_again_encodes_nothing_and_changes_nothing(index: Index, model: WordModel) -> None:

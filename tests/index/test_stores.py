@@ -136,6 +136,16 @@ def test_it_finds_what_the_exact_store_finds(opened: Opened, oracle: ExactStore)
         assert {h.id for h in store.search(unit(1), 1000)} == {r.id for r in rows}
 
 
+def test_many_queries_are_answered_as_one_by_one(opened: Opened) -> None:
+    opened.first.write([row(i, modalities=("text", "image") if i % 3 else ("text",)) for i in range(40)])
+    queries = np.stack([unit(5000 + i) for i in range(37)])
+    for modality, where in ((None, None), ("image", None), (None, parse_filter("number < 12"))):
+        many = opened.first.search_many(queries, 5, modality=modality, where=where)
+        assert len(many) == len(queries)
+        for query, found in zip(queries, many, strict=True):
+            same(found, opened.first.search(query, 5, modality=modality, where=where))
+
+
 FILTERS = [
     "price < 35",
     "not price < 35",

@@ -27,7 +27,9 @@ def things(first: int, last: int) -> list[dict[str, Any]]:
 
 
 def table(index: Index) -> Any:
-    return index._store.database._table  # type: ignore[attr-defined]
+    import lancedb
+
+    return lancedb.connect(index.path / index._pointer.table).open_table("rows")
 
 
 def test_small_files_are_merged_in_the_background(index: Index) -> None:

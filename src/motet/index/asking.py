@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,24 +56,49 @@ def best_of_each(hits: Sequence[Hit], field: str | None) -> list[Hit]:
     return kept
 
 
+def summed(
+    asked: Sequence[Sequence[Any]],
+    like: Row | None,
+    width: int,
+    encode: Callable[[list[Any]], np.ndarray],
+) -> np.ndarray:
+    """(Q, E) of unit length: of each query the sum of its parts and `like`, each of unit length.
+
+    Parts other than vectors are encoded together.
+    """
+    others = [part for parts in asked for part in parts if not is_vector(part, width)]
+    encoded = iter(encode(others) if others else ())
+    rest = [] if like is None else [row_vector(like)]
+    made = []
+    for parts in asked:
+        vectors = [unit(part) if is_vector(part, width) else next(encoded) for part in parts]
+        made.append(unit(np.sum([*vectors, *rest], axis=0)))
+    return np.stack(made)
+
+
 def nearest(
     store: Store,
-    vector: np.ndarray,
+    vectors: np.ndarray,
     need: int,
     like: str | None,
     *,
     modality: str | None,
     where: Filter | None,
     distinct: str | None,
-) -> list[Hit]:
-    """At least `need` hits where there are so many, without the row `like`."""
+) -> list[list[Hit]]:
+    """For each of the vectors (Q, E) at least `need` hits where there are so many, without the row `like`."""
     count = need + (like is not None)
-    while True:
-        found = store.search(vector, count, modality=modality, where=where)
-        hits = best_of_each([hit for hit in found if hit.id != like], distinct)
-        if len(hits) >= need or len(found) < count:
-            return hits
-        count *= 4
+    hits: list[list[Hit]] = [[] for _ in vectors]
+    left = list(range(len(vectors)))
+    while left:
+        short = []
+        parts = store.search_many(vectors[left], count, modality=modality, where=where)
+        for i, found in zip(left, parts, strict=True):
+            hits[i] = best_of_each([hit for hit in found if hit.id != like], distinct)
+            if len(hits[i]) < need and len(found) >= count:
+                short.append(i)
+        left, count = short, count * 4
+    return hits
 
 
 def filter_of(store: Store, where: str | None) -> Filter | None:

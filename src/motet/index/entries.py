@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from motet.types import Hit
 
 NAMESPACE = uuid.UUID("6d6f7465-7400-5000-8000-000000000001")
 MOST_IDS = 512  # in one question to the database
+FOUND = ["id", "modality", "fields"]  # what a search reads of an entry
 KINDS: dict[str, type] = {"text": str, "number": float, "flag": bool}
 
 
@@ -51,6 +52,15 @@ class Entry:
     thumbnail: bytes = b""
 
 
+class Found(NamedTuple):
+    """An entry near a query, by cosine."""
+
+    score: float
+    id: str
+    modality: str
+    fields: str
+
+
 class Database(Protocol):
     """What `EntryStore` asks of a vector database. Conditions are joined by "and"."""
 
@@ -66,8 +76,8 @@ class Database(Protocol):
     ) -> Iterator[Entry]:
         """Entries in no order; `whole` ones have their vectors and thumbnails."""
 
-    def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
-        """(cosine, entry), best first."""
+    def nearest(self, queries: np.ndarray, limit: int, *conditions: Condition) -> list[list[Found]]:
+        """Of each of the queries (Q, E) the nearest entries, best first."""
 
     def thumbnails(self, condition: Condition) -> dict[str, bytes]:
         """id -> thumbnail of those that have one."""
@@ -151,20 +161,34 @@ class EntryStore:
     def search(
         self, query: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
     ) -> list[Hit]:
+        return self.search_many(query[None], top, modality=modality, where=where)[0]
+
+    def search_many(
+        self, queries: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
+    ) -> list[list[Hit]]:
         conditions: list[Condition] = [] if modality is None else [Among("modality", (modality,))]
         if where is not None:
             conditions.append(where.test)
         limit = top * (1 if modality is not None else max(1, len(self._modalities)))
+        hits: list[list[Hit]] = [[] for _ in queries]
+        left = list(range(len(queries)))
+        while left:  # entries of one row fall together: ask for more where too few rows are left
+            short = []
+            parts = self.database.nearest(queries[left].astype(np.float32), limit, *conditions)
+            for i, found in zip(left, parts, strict=True):
+                hits[i] = self._hits(found, top)
+                if len(hits[i]) < top and len(found) >= limit:
+                    short.append(i)
+            left, limit = short, limit * 4
+        return hits
+
+    def _hits(self, found: Sequence[Found], top: int) -> list[Hit]:
         best: dict[str, Hit] = {}
-        while True:  # entries of one row fall together: ask for more where too few rows are left
-            found = self.database.nearest(query.astype(np.float32), limit, *conditions)
-            for score, entry in found:
-                self._modalities.add(entry.modality)
-                if entry.id not in best:
-                    best[entry.id] = Hit(entry.id, score, entry.modality, json.loads(entry.fields))
-            if len(best) >= top or len(found) < limit:
-                return sorted(best.values(), key=lambda hit: -hit.score)[:top]
-            limit *= 4
+        for score, id, modality, fields in found:
+            self._modalities.add(modality)
+            if id not in best:
+                best[id] = Hit(id, score, modality, json.loads(fields))
+        return sorted(best.values(), key=lambda hit: -hit.score)[:top]
 
     def stale(self) -> bool:
         return self.database.stale()

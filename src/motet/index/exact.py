@@ -189,13 +189,23 @@ class ExactStore:
         self, query: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
     ) -> list[Hit]:
         """The rows nearest to `query` (E,), of unit length, by cosine; a row counts by its best vector."""
+        return self.search_many(query[None], top, modality=modality, where=where)[0]
+
+    def search_many(
+        self, queries: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
+    ) -> list[list[Hit]]:
+        """`search` for each of the queries (Q, E)."""
         self.refresh()
-        found: list[tuple[float, str, str]] = []
+        found: list[list[tuple[float, str, str]]] = [[] for _ in queries]
         for segment in self._segments.values():
-            found += segment.best(query.astype(np.float32), top, modality, where)
-        found.sort(key=lambda item: -item[0])
+            parts = segment.best(queries.astype(np.float32), top, modality, where)
+            for own, part in zip(found, parts, strict=True):
+                own.extend(part)
+        return [self._hits(sorted(own, key=lambda item: -item[0])[:top]) for own in found]
+
+    def _hits(self, found: Sequence[tuple[float, str, str]]) -> list[Hit]:
         hits = []
-        for score, id, kind in found[:top]:
+        for score, id, kind in found:
             name, position = self._places[id]
             hits.append(Hit(id, score, kind, dict(self._segments[name].rows[position]["fields"])))
         return hits

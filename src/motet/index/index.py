@@ -32,8 +32,7 @@ from motet.index.asking import (
     nearest,
     parts_of,
     reranked,
-    row_vector,
-    unit,
+    summed,
 )
 from motet.index.durable import lock, writing
 from motet.index.store import Row, Store
@@ -244,19 +243,61 @@ class Index:
         if query is None and like is None:
             raise ConfigError("search: give a query, or the id of a row as `like`.")
         self.refresh()
-        if modality is not None:
-            known_modality(self._store, modality, self.path)
-        wanted, parts = filter_of(self._store, where), parts_of(query)
-        row = None if like is None else self._row(like)
-        vector = self._vector(parts, row)
-        if distinct is not None:
-            known(self._store, {distinct}, f"distinct {distinct!r}")
-        need = max(offset + top, rerank)
-        hits = nearest(self._store, vector, need, like, modality=modality, where=wanted, distinct=distinct)
+        row, parts = None if like is None else self._row(like), parts_of(query)
+        hits = self._nearest([parts], row, max(offset + top, rerank), modality, where, distinct)[0]
         if rerank:
             hits = [*reranked(hits[:rerank], parts, row, self.model), *hits[rerank:]]
-        hits = hits[offset : offset + top]
-        single = like is None and len(parts) == 1 and not is_vector(parts[0], len(vector))
+        return self._judged(hits[offset : offset + top], parts if row is None else [])
+
+    def search_many(
+        self,
+        queries: Sequence[Any],
+        *,
+        top: int = 5,
+        offset: int = 0,
+        modality: str | None = None,
+        where: str | None = None,
+        distinct: str | None = None,
+    ) -> list[list[Hit]]:
+        """`search` for each of many queries, which are encoded in batches and compared side by side.
+
+        Raises:
+            ConfigError: as `search`.
+        """
+        if top < 1 or offset < 0:
+            raise ConfigError(f"top={top}, offset={offset}: must be at least 1 and 0.")
+        asked = [parts_of(query) for query in queries]
+        if not all(asked):
+            raise ConfigError(f"search_many: query {next(i for i, p in enumerate(asked) if not p)} is empty.")
+        self.refresh()
+        found = self._nearest(asked, None, offset + top, modality, where, distinct) if asked else []
+        return [self._judged(h[offset : offset + top], p) for h, p in zip(found, asked, strict=True)]
+
+    def _nearest(
+        self,
+        asked: Sequence[Sequence[Any]],
+        like: Row | None,
+        need: int,
+        modality: str | None,
+        where: str | None,
+        distinct: str | None,
+    ) -> list[list[Hit]]:
+        if modality is not None:
+            known_modality(self._store, modality, self.path)
+        wanted = filter_of(self._store, where)
+        if distinct is not None:
+            known(self._store, {distinct}, f"distinct {distinct!r}")
+
+        def encode(parts: list[Any]) -> np.ndarray:  # a query of vectors needs no model loaded
+            return self.model.encode_query(parts)
+
+        vectors = summed(asked, like, self._pointer.model.width, encode)
+        id = None if like is None else like.id
+        return nearest(self._store, vectors, need, id, modality=modality, where=wanted, distinct=distinct)
+
+    def _judged(self, hits: list[Hit], parts: Sequence[Any]) -> list[Hit]:
+        """The hits with what their cosines mean where a query is one thing that the model has read."""
+        single = len(parts) == 1 and not is_vector(parts[0], self._pointer.model.width)
         return judged(hits, parts[0], self.model) if single else hits
 
     def _row(self, id: str) -> Row:
@@ -264,16 +305,6 @@ class Index:
         if row is None:
             raise ConfigError(f"{self.path}: no row has the id {id!r}.")
         return row
-
-    def _vector(self, parts: Sequence[Any], like: Row | None) -> np.ndarray:
-        """(E,) of unit length: the sum of the parts, each of unit length."""
-        width = self._pointer.model.width
-        vectors = [
-            unit(part) if is_vector(part, width) else self.model.encode_query([part])[0] for part in parts
-        ]
-        if like is not None:
-            vectors.append(row_vector(like))
-        return unit(np.sum(vectors, axis=0))
 
     def get(self, id: str) -> Row | None:
         """The row of this id: its fields and its vectors."""

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from motet.errors import StorageError, missing_extra
-from motet.index.entries import KINDS, Among, Condition, Entry, all_of, field_key, kind_of, plain_vector
+from motet.index.entries import (
+    FOUND,
+    KINDS,
+    Among,
+    Condition,
+    Entry,
+    Found,
+    all_of,
+    field_key,
+    kind_of,
+    plain_vector,
+)
 from motet.index.filter import Cell, Compare, Empty, Every, Some
 
 if TYPE_CHECKING:
@@ -119,13 +130,16 @@ class MilvusDatabase:
                 return
             yield from page
 
-    def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
+    def nearest(self, queries: np.ndarray, limit: int, *conditions: Condition) -> list[list[Found]]:
         with self._asking():
             found = self._client.search(
-                self.collection, data=[query.tolist()], limit=limit, output_fields=ENTRY,
+                self.collection, data=queries.tolist(), limit=limit, output_fields=FOUND,
                 search_params={"metric_type": "COSINE"}, filter=_expression(*conditions),
             )  # fmt: skip
-        return [(float(hit["distance"]), _entry(hit["entity"])) for hit in found[0]]
+        return [
+            [Found(float(hit["distance"]), *(hit["entity"][name] for name in FOUND)) for hit in hits]
+            for hits in found
+        ]
 
     def stale(self) -> bool:
         return False

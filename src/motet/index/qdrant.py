@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from motet.errors import ConfigError, StorageError, missing_extra
-from motet.index.entries import Among, Condition, Entry, all_of, field_key, kind_of, plain_vector
+from motet.index.entries import (
+    FOUND,
+    Among,
+    Condition,
+    Entry,
+    Found,
+    all_of,
+    field_key,
+    kind_of,
+    plain_vector,
+)
 from motet.index.filter import Compare, Empty, Every, Some
 
 if TYPE_CHECKING:
@@ -116,17 +126,23 @@ class QdrantDatabase:
                 return
             left = None if left is None else left - len(points)
 
-    def nearest(self, query: np.ndarray, limit: int, *conditions: Condition) -> list[tuple[float, Entry]]:
-        with self._asking():
-            found = self._client.query_points(
-                self.collection,
+    def nearest(self, queries: np.ndarray, limit: int, *conditions: Condition) -> list[list[Found]]:
+        wanted = [
+            self._models.QueryRequest(
                 query=query.tolist(),
-                query_filter=self._filter(*conditions),
+                filter=self._filter(*conditions),
                 limit=limit,
-                with_payload=[*ENTRY],
-                search_params=self._models.SearchParams(hnsw_ef=max(128, 2 * limit)),
+                with_payload=FOUND,
+                params=self._models.SearchParams(hnsw_ef=max(128, 2 * limit)),
             )
-        return [(float(point.score), _entry(point)) for point in found.points]
+            for query in queries
+        ]
+        with self._asking():
+            answers = self._client.query_batch_points(self.collection, wanted)
+        return [
+            [Found(float(p.score), *(p.payload[name] for name in FOUND)) for p in answer.points]
+            for answer in answers
+        ]
 
     def stale(self) -> bool:
         return False

@@ -21,6 +21,8 @@ from motet.index.durable import verified, write
 from motet.index.filter import Filter
 from motet.index.store import Row
 
+AT_ONCE = 32  # queries: their scores are held in memory
+
 
 @dataclass(frozen=True)
 class SegmentInfo:
@@ -71,15 +73,21 @@ class Segment:
         return self._thumbnails[start:end].tobytes()
 
     def best(
-        self, query: np.ndarray, top: int, modality: str | None, where: Filter | None
-    ) -> list[tuple[float, str, str]]:
-        """(cosine, id, modality) of at most `top` different rows nearest to `query` (E,), best first."""
+        self, queries: np.ndarray, top: int, modality: str | None, where: Filter | None
+    ) -> list[list[tuple[float, str, str]]]:
+        """(cosine, id, modality) of at most `top` different rows nearest to each of `queries` (Q, E)."""
         rows = self.alive
         if where is not None:
             rows = rows & np.array([where(row["fields"]) for row in self.rows], dtype=bool)
-        scores = self.vectors @ query
         allowed = rows[self.row] if modality is None else rows[self.row] & (self.modality == modality)
-        scores = np.where(allowed, np.clip(scores, -1, 1), -np.inf)
+        found = []
+        for start in range(0, len(queries), AT_ONCE):
+            for scores in queries[start : start + AT_ONCE] @ self.vectors.T:
+                found.append(self._best(np.where(allowed, np.clip(scores, -1, 1), -np.inf), top))
+        return found
+
+    def _best(self, scores: np.ndarray, top: int) -> list[tuple[float, str, str]]:
+        """scores: (vectors,), -inf for those that do not count. Best first."""
         by_row = np.maximum.reduceat(scores, self.start) if len(scores) else scores
         count = min(top, int(np.isfinite(by_row).sum()))
         if count == 0:

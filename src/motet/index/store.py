@@ -71,6 +71,11 @@ class Store(Protocol):
     ) -> list[Hit]:
         """The rows nearest to `query` (E,), of unit length, by cosine; a row counts by its best vector."""
 
+    def search_many(
+        self, queries: np.ndarray, top: int, *, modality: str | None = None, where: Filter | None = None
+    ) -> list[list[Hit]]:
+        """`search` for each of the queries (Q, E), faster than one by one."""
+
     def stale(self) -> bool:
         """Whether `flush` has enough to do that it is worth doing now."""
 
