@@ -36,7 +36,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable '.[demo,index,scale,remote,onnx,svg,track,tune,dev]'
+	$(PIP) --editable '.[demo,index,scale,remote,onnx,serve,svg,track,tune,dev]'
 	touch $@
 
 clean:

@@ -185,3 +185,20 @@ def _refuse_non_finite(value: Any, where: str, depth: int = 0) -> None:
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     for item in inner:
         _refuse_non_finite(item, where, depth + 1)
+
+
+def plain(value: Any) -> Any:
+    """JSON values; numbers that JSON lacks are null."""
+    match value:
+        case Mapping():
+            return {str(key): plain(inner) for key, inner in value.items()}
+        case str() | bool() | int() | None:
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case list() | tuple():
+            return [plain(inner) for inner in value]
+        case _ if hasattr(value, "tolist"):  # numpy
+            return plain(value.tolist())
+        case _:
+            return str(value)

@@ -35,7 +35,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
     listed = done.stdout.split("Commands:")[1].split("\n")
     assert [line.split()[0] for line in listed if line.strip()] == [
         *("demo", "check", "convert", "fit", "runs", "evaluate"),
-        *("predict", "index", "search", "explain", "export", "builtin"),
+        *("predict", "index", "search", "explain", "serve", "export", "builtin"),
     ]
 
 
@@ -63,7 +63,9 @@ def test_the_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["serve"], 2, "No such command"),
+        (["sing"], 2, "No such command"),
+        (["serve"], 2, "Missing argument"),
+        (["serve", "nowhere"], 2, "nowhere: does not exist"),
         (["fit"], 2, "Missing argument"),
         (["search", "x.index", "words", "--top", "0"], 2, "--top"),
         (["search", "x.index", "words"], 2, "x.index: there is no such folder"),

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "nn": BASE | {"nn"},
     **{room: BASE | {"nn", "data"} | MODEL_TIER for room in MODEL_TIER},
     **{room: BASE | {"nn", "data"} | MODEL_TIER | JOB_TIER for room in JOB_TIER},
-    "cli": BASE | {"nn", "data"} | MODEL_TIER | JOB_TIER | {"cli"},
+    "cli": BASE | {"nn", "data"} | MODEL_TIER | JOB_TIER | {"serve", "cli"},
+    "serve": BASE | {"nn", "data"} | MODEL_TIER | JOB_TIER | {"serve"},
     "__main__": {"cli"},
 }
 

@@ -18,6 +18,7 @@ from motet.cli.index import index
 from motet.cli.predict import predict
 from motet.cli.runs import runs
 from motet.cli.search import search
+from motet.cli.serve import serve
 
 app = typer.Typer(
     name="motet",
@@ -27,7 +28,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, convert, fit, runs, evaluate, predict, index, search, explain, export, builtin):
+for command in (
+    demo,
+    check,
+    convert,
+    fit,
+    runs,
+    evaluate,
+    predict,
+    index,
+    search,
+    explain,
+    serve,
+    export,
+    builtin,
+):
     app.command()(command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,23 +13,9 @@ if TYPE_CHECKING:
 
 def emit(value: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout; numbers that JSON lacks are null."""
-    print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False), flush=True)
+    from motet.config import plain
 
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Mapping():
-            return {str(key): _plain(inner) for key, inner in value.items()}
-        case str() | bool() | int() | None:
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case list() | tuple():
-            return [_plain(inner) for inner in value]
-        case _ if hasattr(value, "tolist"):  # numpy
-            return _plain(value.tolist())
-        case _:
-            return str(value)
+    print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def say(text: str) -> None:

@@ -23,13 +23,26 @@ class Section:
     lead: str = ""
 
 
-def page(title: str, sections: Sequence[Section], *, lead: str = "", head: str = "", foot: str = "") -> str:
-    """One self-contained HTML document. `head` is HTML under the title, the rest is text."""
+def page(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    head: str = "",
+    foot: str = "",
+    policy: Sequence[str] = (),
+) -> str:
+    """One self-contained HTML document. `head` is HTML under the title, the rest is text. `policy`: what
+    its content security policy allows beside data."""
     script = _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
+    allowed = (
+        "default-src 'none'",
+        "img-src data:",
+        "media-src data:",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+        *policy,
     )
     links = "".join(f'<li><a href="#s{i}">{escape(s.title)}</a></li>' for i, s in enumerate(sections))
     nav = f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if len(sections) > 1 else ""
@@ -42,7 +55,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", head: str =
     opening = f'<p class="lead">{escape(lead)}</p>' if lead else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{"; ".join(allowed)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_read('page.css')}</style></head><body>"
         '<a class="skip" href="#content">Skip to the content</a>'

@@ -147,6 +147,10 @@ class Predictor:
         self._needs_task()
         return self._predictions(self.entries(table), strict=False)
 
+    def predict_entries(self, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+        """`predict_table` of entries that are there already."""
+        return list(self._predictions(entries, strict=False))
+
     def _predictions(self, entries: Iterable[Entry], *, strict: bool) -> Iterator[dict[str, Any]]:
         self._needs_task()
         for number, (entry, sample, output, i) in enumerate(self._run(entries, self.model, strict=strict)):

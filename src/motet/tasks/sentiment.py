@@ -88,6 +88,10 @@ class SentimentAnalyzer:
             DataError, ConfigError: as `predict`; a window or step that is not above 0.
         """
         entry = self.entry(video=video, audio=audio, text=text, image=image, features=features)
+        return self.timeline_of(entry, window=window, step=step)
+
+    def timeline_of(self, entry: Entry, *, window: float = 6.0, step: float = 2.0) -> Timeline:
+        """`timeline` of an entry that is there already."""
         cuts: Cuts = cut_entry(entry, self.predictor.processors, window=window, step=step)
         answers = []
         for start in range(0, len(cuts.samples), BATCH):
