@@ -52,6 +52,23 @@ def test_the_direct_way_leads_at_first() -> None:
     assert bool(((out * linear).sum(1) > 0.9).all())
 
 
+def test_in_training_half_of_the_rows_are_embedded_by_their_features_alone() -> None:
+    torch.manual_seed(0)
+    head = EmbeddingHead(8, 16, direct=8, dropout=0.0)
+    pooled, features, here = torch.randn(400, 8), torch.randn(400, 8), torch.ones(400, dtype=torch.bool)
+    linear = torch.nn.functional.normalize(head.direct(head.norm(features)), dim=-1)
+    alone = (head(pooled, features, here) - linear).abs().amax(1) < 1e-6
+    assert 150 < int(alone.sum()) < 250
+    whole = head.eval()(pooled, features, here)
+    assert bool(((whole - linear).abs().amax(1) > 1e-6).all())
+    assert torch.equal(head.each(pooled, features), whole)
+
+
+def test_states_without_features_are_always_heard() -> None:
+    head = EmbeddingHead(8, 16, dropout=0.0)
+    assert bool(head(torch.randn(50, 8), None, torch.ones(50, dtype=torch.bool)).any(1).all())
+
+
 def test_a_number_is_in_its_tasks_units() -> None:
     torch.manual_seed(0)
     x = torch.randn(7, 8)

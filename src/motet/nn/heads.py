@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from motet.nn.segments import segment_mean, segment_softmax, segment_sum
 
+HEARD = 0.5  # the share of training rows whose states are heard beside their features
+
 
 class SequencePool(nn.Module):
     """One vector a sample from the tokens of one modality; zeros for a sample without any.
@@ -40,9 +42,11 @@ class EmbeddingHead(nn.Module):
     """A modality's pooled states to the shared space, rows of unit length.
 
     With `direct`, features of a pretrained encoder also reach the space by one linear map of their
-    mean over the tokens, and the states' part is added through a gate that starts small: on few rows
-    the linear map generalises better than anything deeper, and training departs from it only as far
-    as it pays.
+    mean over the tokens, and the states' part is added through a gate that starts small. In training
+    that part is left out for half of the rows: on few rows the linear map generalises better than
+    anything deeper, and it must not come to lean on what the states have learned by heart.
+
+    Source of leaving it out: stochastic depth, Huang et al. 2016, arXiv:1603.09382.
     """
 
     def __init__(
@@ -57,17 +61,16 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, pooled: Tensor, features: Tensor | None, present: Tensor) -> Tensor:
         """pooled (B, D), features (B, direct) or None, present (B,) bool -> (B, E); absent rows are zero."""
-        y = self.project(self.dropout(pooled))
-        if self.direct is not None and self.norm is not None and features is not None:
-            y = self.gate * y + self.direct(self.dropout(self.norm(features)))
-        y = y if y.dtype == torch.float64 else y.float()  # half precision would spoil the length
-        return F.normalize(y, dim=-1) * present[:, None]
+        return self.each(pooled, features) * present[:, None]
 
     def each(self, states: Tensor, features: Tensor | None) -> Tensor:
-        """Every token by itself: states (n, D), features (n, direct) or None -> (n, E) of unit length."""
-        y = self.project(states)
+        """Every row by itself: states (n, D), features (n, direct) or None -> (n, E) of unit length."""
+        y = self.project(self.dropout(states))
         if self.direct is not None and self.norm is not None and features is not None:
-            y = self.gate * y + self.direct(self.norm(features))
+            if self.training:
+                y = y * (torch.rand(len(y), 1, device=y.device) < HEARD)
+            y = self.gate * y + self.direct(self.dropout(self.norm(features)))
+        # Half precision would spoil the length.
         return F.normalize(y if y.dtype == torch.float64 else y.float(), dim=-1)
 
 
