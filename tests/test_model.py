@@ -210,6 +210,14 @@ def test_configs_that_make_no_model_are_refused(change: dict, words: str) -> Non
         Motet(replace(CONFIG, **change))
 
 
+def test_levels_of_pictures_mean_the_same_as_floats() -> None:
+    model, batch = make(CONFIG), batch_of([FULL, {"picture": 3}])
+    levels = torch.arange(36, dtype=torch.uint8).reshape(6, 6) * 7
+    floats = (levels.double() / 127.5 - 1).float()
+    a, b = (model(replace(batch, values={**batch.values, "picture": v})) for v in (levels, floats))
+    assert torch.allclose(a.fused, b.fused, atol=1e-6) and (a.fused - model(batch).fused).abs().max() > 1e-3
+
+
 def test_a_batch_of_other_modalities_is_refused() -> None:
     with pytest.raises(MismatchError, match="speech"):
         make(CONFIG)(batch_of([{"text": 2}], specs=SPECS[:2]))

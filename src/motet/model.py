@@ -21,7 +21,7 @@ from motet.nn.fusion import FusionName, make_fusion
 from motet.nn.heads import EmbeddingHead, OrdinalHead, SequencePool, TaskHead
 from motet.nn.mot import MixtureOfTransformers, MoTConfig
 from motet.nn.segments import segment_mean
-from motet.types import Layout, ModalitySpec, Output, TokenBatch
+from motet.types import Layout, ModalitySpec, Output, TokenBatch, floats_of
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ class Motet(nn.Module):
                 f"the batch has the modalities {batch.layout.modalities}, the model {self.modalities}. "
                 "Make batches with the specs in the model's config, in their order."
             )
-        read = {m: net(batch.values[m], batch.layout, m) for m, net in self.backbone.items()}
-        return {**batch.values, **read}
+        values = {m: floats_of(value) for m, value in batch.values.items()}
+        return values | {m: net(values[m], batch.layout, m) for m, net in self.backbone.items()}
 
     def _own(self, x: Tensor, layout: Layout, plans: Sequence[AttentionPlan] | None) -> Tensor:
         """States (T, D) in which every token has heard its own modality only."""

@@ -84,7 +84,7 @@ class Piece:
     """One modality of one sample: n tokens ready for the model.
 
     values: (n,) int64 ids, (n, size) float32, or (n, size) uint8, levels of a picture that stand for
-    level / 127.5 - 1, which `collate` makes of them.  time: (n,) float32, seconds from the start of the
+    level / 127.5 - 1, see `floats_of`.  time: (n,) float32, seconds from the start of the
     sample (a picture has time 0).  row, col: (n,) float32 in patches, for pictures and video.
     labels: what a person would call each token (a word, "0.32-0.40 s", ...), for explanations.
     estimated: the times are a guess, such as those of words without any.
@@ -221,11 +221,17 @@ class Layout:
         return replace(self, **moved)
 
 
+def floats_of(values: Tensor) -> Tensor:
+    """What tokens hold as the model reads it: levels (uint8) as level / 127.5 - 1, float32; others as is."""
+    return values.float().div_(127.5).sub_(1) if values.dtype == torch.uint8 else values
+
+
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
     """A packed batch: no padding anywhere.
 
-    values[m]: (counts[m],) int64 or (counts[m], size) float32, in the layout's order.
+    values[m]: (counts[m],) int64, (counts[m], size) float32, or the same in uint8: levels of pictures, of
+    which the model makes `floats_of` on its own device; in the layout's order.
     targets[t]: (B,) float32 for numbers (NaN: missing), int64 for classes (-100: missing), (B, C)
     float32 of 0 and 1 for several labels at once (a row of NaN: missing). targets["hidden/m"]: (B, size)
     mean features of modality m where it was dropped from the sample, NaN elsewhere; optional.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from motet.data.collate import collate
 from motet.errors import DataError
-from motet.types import Layout, ModalitySpec, Piece, Sample
+from motet.types import Layout, ModalitySpec, Piece, Sample, floats_of
 
 SPECS = [
     ModalitySpec("text", "text", "ids", 50),
@@ -136,3 +136,17 @@ def test_weights_are_there_where_samples_differ():
     assert collate(made, SPECS[:1], {}).weight.tolist() == [1.0, 0.5]
     assert collate(made[:1], SPECS[:1], {}).weight is None
     assert collate(made[1:], SPECS[:1], {}).weight.tolist() == [0.5]
+
+
+def test_levels_of_pictures_stay_bytes_until_the_model_reads_them():
+    levels = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    exact = levels.astype(np.float64) / 127.5 - 1
+    time = np.zeros(64, np.float32)
+    picture, view = Piece(levels, time), Piece(exact.astype(np.float32), time)
+    spec = next(spec for spec in SPECS if spec.name == "image")
+    alone = collate([Sample("a", {"image": picture})] * 2, [spec], {}).values["image"]
+    assert alone.dtype == torch.uint8 and len(alone) == 128
+    assert np.abs(floats_of(alone)[64:].numpy() - exact).max() < 1e-7
+    both = collate([Sample("a", {"image": view}), Sample("b", {"image": picture})], [spec], {})
+    assert torch.equal(floats_of(both.values["image"])[64:], floats_of(alone)[64:])
+    assert np.abs(both.values["image"][:64].numpy() - exact).max() < 1e-7

@@ -8,7 +8,7 @@ from motet.data.collate import collate
 from motet.data.image import ImageConfig, ImageProcessor, load_image, patches
 from motet.data.processor import load_processor
 from motet.errors import ConfigError, DataError, MismatchError
-from motet.types import Sample
+from motet.types import Sample, floats_of
 from tests.data.media_fakes import ImageEncoder
 
 
@@ -75,7 +75,7 @@ def test_scratch_processor_gives_a_grid_with_places(tmp_path):
     (piece,) = processor.pieces([processor.read("w.png", tmp_path)])
     assert piece.values.shape == (16, 48) == (16, processor.spec.size) and piece.values.dtype == np.uint8
     batch = collate([Sample("a", {"picture": piece})], [processor.spec], {})
-    assert (batch.values["picture"] == 1).all() and (piece.time == 0).all()
+    assert (floats_of(batch.values["picture"]) == 1).all() and (piece.time == 0).all()
     assert piece.row.tolist() == [r for r in range(4) for _ in range(4)]
     assert piece.col.tolist() == [0, 1, 2, 3] * 4
     assert processor.read("", tmp_path) is None and processor.read(None, tmp_path) is None

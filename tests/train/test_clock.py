@@ -17,6 +17,7 @@ from motet.predictor.inputs import entry_of
 from motet.predictor.tables import TableEntries
 from motet.train.processors import make_processors
 from motet.train.settings import read_settings
+from motet.types import floats_of
 from tests.data.media_fakes import tone, write_clip, write_wav
 
 FLASH, BEEP, WORD = 1.0, 2.0, 2.5
@@ -55,7 +56,7 @@ def events(data, i=0, words=None):
     """When the flash, the beep and the word are, by the times of the tokens of a batch."""
     batch = collate([data[i]], [p.spec for p in data.processors.values()], {}, labels=True)
     time = {m: batch.layout.time[batch.layout.slice_of(m)].numpy() for m in batch.layout.modalities}
-    bright = batch.values["video"].mean(1).numpy()
+    bright = floats_of(batch.values["video"]).mean(1).numpy()
     loud = batch.values["video_sound"].reshape(len(time["video_sound"]), -1).mean(1).numpy()
     said = None
     if words:  # spelled in parts by so small a tokenizer

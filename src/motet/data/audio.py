@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from motet.data.half import half
 from motet.data.isolate import load_audio
-from motet.data.media import described, digest, half, open_media
+from motet.data.media import described, digest, open_media
 from motet.data.mel import HOP, RATE, log_mel
 from motet.data.sound import AudioConfig
 from motet.errors import ConfigError
@@ -47,13 +49,12 @@ class AudioProcessor:
 
     def _piece(self, wave: np.ndarray) -> Piece:
         config = self.config
-        mel = (log_mel(padded(wave, config), config.mels) - self.mean) / self.std
+        mel = log_mel(padded(wave, config), config.mels)
+        np.divide(mel - self.mean, self.std, out=mel, casting="same_kind")  # in float64
         tokens = len(mel) // config.frames
-        seconds = config.frames * HOP / RATE
-        start = np.arange(tokens, dtype=np.float32) * np.float32(seconds)
-        labels = tuple(f"{t * seconds:.2f}-{(t + 1) * seconds:.2f} s" for t in range(tokens))
-        values = half(mel.astype(np.float32).reshape(tokens, config.frames * config.mels))
-        return Piece(values, start + np.float32(seconds / 2), labels=labels)
+        values = half(mel.reshape(tokens, config.frames * config.mels))
+        time, labels = _windows(tokens, config.frames * HOP / RATE)
+        return Piece(values, time, labels=labels)
 
     def to_dict(self) -> dict[str, Any]:
         return described(self, mean=self.mean.tolist(), std=self.std.tolist())
@@ -65,10 +66,19 @@ def read_audio(cell: Any, root: Path, config: AudioConfig) -> np.ndarray | None:
     return None if wave is None else wave[: int(config.heard_seconds * RATE)]
 
 
+@functools.lru_cache(maxsize=64)
+def _windows(tokens: int, seconds: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Centres, (tokens,) float32, and names of windows one after the other; shared and read-only."""
+    time = np.arange(tokens, dtype=np.float32) * np.float32(seconds) + np.float32(seconds / 2)
+    time.flags.writeable = False
+    return time, tuple(f"{t * seconds:.2f}-{(t + 1) * seconds:.2f} s" for t in range(tokens))
+
+
 def padded(wave: np.ndarray, config: AudioConfig) -> np.ndarray:
     """With silence at the end, so that it holds whole tokens and at least one."""
     unit = config.frames * HOP
-    return np.pad(wave, (0, -len(wave) % unit if len(wave) else unit))
+    more = -len(wave) % unit if len(wave) else unit
+    return np.pad(wave, (0, more)) if more else wave
 
 
 def fit_audio(waves: Iterable[np.ndarray], config: AudioConfig) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,8 +89,8 @@ def _in_file(name: str, file: Path, offset: int, size: int) -> Blob:
 
 
 def handle(media: Path | Blob) -> str | BytesIO:
-    """What a decoder opens: the path of a file with every link followed, or bytes in memory."""
-    return media.open() if isinstance(media, Blob) else str(media.resolve())
+    """What a decoder opens: the whole path of a file, which no decoder takes for an address, or bytes."""
+    return media.open() if isinstance(media, Blob) else os.path.abspath(media)
 
 
 def sniffed(head: bytes) -> str:

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from motet.data.blob import Blob
+from motet.data.half import compact, expanded
 from motet.data.hear import fingerprint
 from motet.data.media import broken, open_media
 from motet.data.processor import Processor
@@ -120,22 +120,6 @@ class FeatureCache:
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / "pieces" / key[:2] / f"{key}.piece"
-
-
-def compact(piece: Piece) -> Piece:
-    """The same piece, its vectors as float16 where that loses nothing."""
-    if piece.values.dtype != np.float32:
-        return piece
-    with np.errstate(over="ignore"):
-        small = piece.values.astype(np.float16)
-    return piece if (small != piece.values).any() else replace(piece, values=small)
-
-
-def expanded(piece: Piece) -> Piece:
-    """Vectors as float32 again."""
-    if piece.values.dtype != np.float16:
-        return piece
-    return replace(piece, values=piece.values.astype(np.float32))
 
 
 def size_of(piece: Piece) -> int:

@@ -118,12 +118,15 @@ def _values(spec: ModalitySpec, pieces: Sequence[Piece], order: np.ndarray | Non
             )
     if not pieces:
         return np.zeros((0, *shape), kind)
+    levels = [spec.input == "vectors" and piece.values.dtype == np.uint8 for piece in pieces]
+    if all(levels):
+        kind = np.uint8
     values = np.empty((sum(map(len, pieces)), *shape), kind)
     at = 0
-    for piece in pieces:
+    for piece, level in zip(pieces, levels, strict=True):
         own = values[at : (at := at + len(piece))]
         own[...] = piece.values
-        if piece.values.dtype == np.uint8 and spec.input == "vectors":
+        if level and kind is np.float32:
             own /= 127.5
             own -= 1
     if spec.input == "ids" and (values.min() < 0 or values.max() >= spec.size):

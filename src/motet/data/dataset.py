@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from motet.data.cache import FeatureCache, content_key, expanded
+from motet.data.cache import FeatureCache, content_key
 from motet.data.columns import Columns
 from motet.data.context import Near, in_context, neighbours
 from motet.data.groups import group_rows
+from motet.data.half import expanded
 from motet.data.labels import Label, Task
 from motet.data.pairing import matched
 from motet.data.processor import Processor, heard_by
@@ -100,12 +101,16 @@ class Dataset:
         return digest.hexdigest()
 
     def __getitem__(self, i: int) -> Sample:
-        """Raises:
-        DataError: the row is broken (after `prepare` only if its files changed since).
-        """
-        row = self.rows[i]
-        cells = self.table.row(row)
-        pieces = self._pieces(row, cells)
+        """Raises DataError where the row is broken (after `prepare` only if its files changed since)."""
+        return self.many([i])[0]
+
+    def many(self, indices: Sequence[int]) -> list[Sample]:
+        """self[i] of each; all pictures, then all sounds, which the processor's caches make faster."""
+        rows = [self.rows[i] for i in indices]
+        cells = [self.table.row(row) for row in rows]
+        return [self._sample(*of) for of in zip(rows, cells, self._pieces(rows, cells), strict=True)]
+
+    def _sample(self, row: int, cells: Mapping[str, Any], pieces: dict[str, Piece]) -> Sample:
         if self._seen:
             before, after = self._around(row)
             pieces = in_context(pieces, before, after)
@@ -127,13 +132,14 @@ class Dataset:
         """Whether rows are seen in the conversation around them."""
         return self.columns.context is not None and self.columns.before + self.columns.after > 0
 
-    def _pieces(self, row: int, cells: Mapping[str, Any]) -> dict[str, Piece]:
-        pieces = {}
+    def _pieces(self, rows: Sequence[int], cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Piece]]:
+        found: list[dict[str, Piece]] = [{} for _ in rows]
         for modality, column in self._column_of.items():
-            piece = self._piece(modality, column, row, self._cell(modality, cells))
-            if len(piece):
-                pieces[modality] = expanded(piece)
-        return pieces
+            for row, its, pieces in zip(rows, cells, found, strict=True):
+                piece = self._piece(modality, column, row, self._cell(modality, its))
+                if len(piece):
+                    pieces[modality] = expanded(piece)
+        return found
 
     def _around(self, row: int) -> tuple[list[dict[str, Piece]], list[dict[str, Piece]]]:
         """The pieces of the rows before and after, without those that are broken."""
@@ -145,7 +151,7 @@ class Dataset:
         for side, rows in zip(found, self._near[row], strict=True):
             for near in rows:
                 try:
-                    side.append(self._pieces(near, self.table.row(near)))
+                    side.extend(self._pieces([near], [self.table.row(near)]))
                 except DataError:
                     continue
         return found

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from motet.data.half import half
 from motet.data.isolate import load_image
-from motet.data.media import described, digest, half, open_media, square
+from motet.data.media import described, digest, open_media, square
 from motet.data.picture import ImageConfig
 from motet.types import Encoder, Kind, ModalitySpec, Piece
 

@@ -14,7 +14,7 @@ import torch
 from motet.data.augment import AugmentConfig
 from motet.data.columns import Task
 from motet.data.order import by_count, by_tokens
-from motet.data.recipe import Place, Recipe, Samples, drawn, pinned, tensors_of
+from motet.data.recipe import Place, Recipe, Samples, drawn, pinned, unpacked
 from motet.data.workers import Pool
 from motet.errors import ConfigError
 from motet.types import ModalitySpec, TokenBatch
@@ -134,8 +134,8 @@ class Loader:
             yield from self._by_threads(places)
         else:
             if self._pool is None:
-                self._pool = Pool(self.recipe.arrays, self.config.workers)
-            yield from map(tensors_of, self._pool.results(places, _name))
+                self._pool = Pool(self.recipe.parcel, self.config.workers)
+            yield from map(unpacked, self._pool.results(places, _name))
 
     def _by_threads(self, places: Sequence[Place]) -> Iterator[TokenBatch]:
         pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="motet-loader")

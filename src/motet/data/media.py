@@ -70,16 +70,6 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(resized)
 
 
-def half(values: np.ndarray) -> np.ndarray:
-    """Rounded to what float16 can hold, as float32.
-
-    Vectors are kept as float16 in caches; rounding them when they are made gives the same values
-    with a cache, without one, and at prediction.
-    """
-    limit = np.float32(65504)
-    return np.clip(values, -limit, limit).astype(np.float16).astype(np.float32)
-
-
 def digest(*parts: Any) -> str:
     """sha256 of JSON values, independent of the order of keys."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

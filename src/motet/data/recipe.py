@@ -15,6 +15,7 @@ from motet.data.augment import AugmentConfig, augmented, can_augment
 from motet.data.collate import collate
 from motet.data.columns import Task
 from motet.data.hidden import hidden_features
+from motet.data.workers import Parcel
 from motet.types import ModalitySpec, Sample, TokenBatch
 
 
@@ -54,7 +55,7 @@ class Recipe:
     mels: int = 80
 
     def batch(self, place: Place) -> TokenBatch:
-        samples = [self.dataset[int(i)] for i in place.indices]
+        samples = self._samples(place.indices.tolist())
         random = drawn(self.dataset, self.seed, place.epoch, place.number)
         drop = self._drop(samples, random) if self.modality_dropout else None
         hidden = hidden_features(samples, self.specs, drop) if self.hidden else {}
@@ -64,9 +65,19 @@ class Recipe:
         batch = replace(batch, targets={**batch.targets, **hidden})
         return self._masked(batch, random) if self.spec_augment else batch
 
-    def arrays(self, place: Place) -> TokenBatch:
-        """The same with numpy arrays for tensors, which travel between processes as plain bytes."""
-        return mapped(self.batch(place), lambda tensor: tensor.numpy())
+    def _samples(self, indices: Sequence[int]) -> list[Sample]:
+        many = getattr(self.dataset, "many", None)  # a Dataset makes several faster than one by one
+        return [self.dataset[i] for i in indices] if many is None else many(indices)
+
+    def parcel(self, place: Place) -> Parcel:
+        """The same for the way between processes."""
+        arrays: list[np.ndarray] = []
+
+        def put(tensor: Tensor) -> int:
+            arrays.append(tensor.numpy())
+            return len(arrays) - 1
+
+        return Parcel(mapped(self.batch(place), put), arrays)
 
     def _augmented(self, samples: Sequence[Sample], config: AugmentConfig, place: Place) -> list[Sample]:
         names = [spec.name for spec in self.specs if can_augment(spec)]
@@ -128,9 +139,9 @@ def mapped(batch: TokenBatch, change: Callable[[Any], Any]) -> TokenBatch:
     )
 
 
-def tensors_of(batch: TokenBatch) -> TokenBatch:
-    """What `Recipe.arrays` gave, as tensors again."""
-    return mapped(batch, torch.from_numpy)
+def unpacked(parcel: Parcel) -> TokenBatch:
+    """The batch in what `Recipe.parcel` gave."""
+    return mapped(parcel.rest, lambda at: torch.from_numpy(parcel.arrays[at]))
 
 
 def pinned(batch: TokenBatch) -> TokenBatch:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
+from typing import IO
 
 import av
 import numpy as np
@@ -65,53 +67,50 @@ def load_audio(
     name, config, container = name or path.name, config or AudioConfig(), container or container_sound
     try:
         with path.open("rb") as file:
-            head = file.read(12)
+            plain = _is_plain(file, name)
     except OSError as error:
         raise broken(name, "unreadable", f"the file cannot be read: {error.strerror}") from None
-    wave: np.ndarray | None
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        _check_wav(path, name)
-        wave = _by_soundfile(path, name, config, container)
-    elif head[:4] == b"OggS":
-        _check_ogg(path, name)
-        wave = _by_soundfile(path, name, config, container)
-    elif head[:4] == b"fLaC":
-        wave = _by_soundfile(path, name, config, container)
-    else:
-        wave = container(path, name, config)
+    wave = _by_soundfile(path, name, config, container) if plain else container(path, name, config)
     if wave is not None and not len(wave):
         raise broken(name, "no samples", "the sound has 0 samples")
     return wave
 
 
-def _check_wav(path: Path | Blob, name: str) -> None:
+def _is_plain(file: IO[bytes], name: str) -> bool:
+    """Whether it is a WAV, FLAC or Ogg file, which libsndfile reads; whole, as far as its headers say."""
+    head = file.read(12)
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        _check_wav(file, name, wide=head[:4] == b"RF64")
+        return True
+    if head[:4] == b"OggS":
+        _check_ogg(file, name)
+        return True
+    return head[:4] == b"fLaC"
+
+
+def _check_wav(file: IO[bytes], name: str, *, wide: bool) -> None:
     """The data chunk must be as long as it says; libsndfile returns what is there without a word."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        wide = file.read(4) == b"RF64"
-        at = 12
-        for _ in range(10_000):
-            file.seek(at)
-            head = file.read(8)
-            if len(head) < 8:
-                raise broken(name, "truncated", "the WAV file ends before its samples begin")
-            tag, length = struct.unpack("<4sI", head)
-            if tag == b"data":
-                missing = at + 8 + length - size
-                if missing > 0 and length != 0xFFFFFFFF and not wide:
-                    raise broken(
-                        name, "truncated", f"the WAV file lacks {missing} bytes of the {length} announced"
-                    )
-                return
-            at += 8 + length + length % 2
+    size, at = file.seek(0, SEEK_END), 12
+    for _ in range(10_000):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            raise broken(name, "truncated", "the WAV file ends before its samples begin")
+        tag, length = struct.unpack("<4sI", head)
+        if tag == b"data":
+            missing = at + 8 + length - size
+            if missing > 0 and length != 0xFFFFFFFF and not wide:
+                raise broken(
+                    name, "truncated", f"the WAV file lacks {missing} bytes of the {length} announced"
+                )
+            return
+        at += 8 + length + length % 2
 
 
-def _check_ogg(path: Path | Blob, name: str) -> None:
+def _check_ogg(file: IO[bytes], name: str) -> None:
     """The last page must be whole and marked as the last."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - 2 * 65536))
-        tail = file.read()
+    file.seek(max(0, file.seek(0, SEEK_END) - 2 * 65536))
+    tail = file.read()
     at = tail.rfind(b"OggS")
     page = tail[at:] if at >= 0 else b""
     segments = page[27 : 27 + page[26]] if len(page) >= 27 else b""
@@ -162,12 +161,14 @@ class _Mono:
         self.count(*block.shape)
         if not np.isfinite(block).all():
             raise broken(self.name, "NaN", "samples that are NaN or infinite")
-        mono = block.mean(axis=1, dtype=np.float32)
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         self.parts.append(self.stream.resample_chunk(mono) if self.stream else mono)
 
     def finish(self) -> np.ndarray:
         if self.stream:
             self.parts.append(self.stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        if len(self.parts) == 1:
+            return self.parts[0]
         return np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
 
 
@@ -196,7 +197,9 @@ def _by_soundfile(
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+    left = file.frames  # the largest integer where that is not known
+    while left > 0 and len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        left -= len(block)
         yield block
 
 

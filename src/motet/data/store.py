@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from motet.data.cache import FeatureCache, compact, size_of
+from motet.data.cache import FeatureCache, size_of
+from motet.data.half import compact
 from motet.data.processor import Processor, spoken_in
 from motet.types import Piece
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from motet.data.half import half
 from motet.data.hear import transcribed
-from motet.data.media import broken, described, digest, half
+from motet.data.media import broken, described, digest
 from motet.data.spoken import Heard, Spoken, Timed, read_words, spread
 from motet.errors import ConfigError, DataError
 from motet.types import Encoder, Kind, ModalitySpec, Piece
