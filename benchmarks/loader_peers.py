@@ -30,6 +30,8 @@ from benchmarks.common import report
 from benchmarks.loader import SIZE, build, dataset, loader
 from PIL import Image
 
+from motet.types import TokenBatch, floats_of
+
 BATCH = 32
 Epoch = Callable[[], Iterable[int]]  # runs one epoch: yields how many samples each batch has
 
@@ -116,7 +118,14 @@ def torch_vision(folder: Path, workers: int) -> Epoch:
 def motet(table: str, workers: int) -> Epoch:
     made = loader(dataset(table, memory_bytes=0), workers, "process")
     epochs = iter(range(1000))
-    return lambda: (len(batch.ids) for batch in made.batches(next(epochs)))
+    return lambda: tokens(made.batches(next(epochs)))
+
+
+def tokens(batches: Iterable[TokenBatch]) -> Iterator[int]:
+    for batch in batches:
+        (values,) = map(floats_of, batch.values.values())  # which the model does; peers do it here
+        assert values.shape == (len(batch.ids) * 196, 768) and values.dtype == torch.float32
+        yield len(batch.ids)
 
 
 def shards(folder: Path, paths: list[str]) -> Path:
