@@ -7,8 +7,8 @@ the same run, its queries taken in turn with torch's: recall@10 and median times
 filters that keep a tenth and a hundredth of the rows; seconds to add the rows and build the index.
 A store's time holds everything that `Index.search` does with a query vector, fields and JSON included.
 
-With a model, from sentences to hits: queries a second of encoding and comparing with all rows one by one
-(torch), of `Index.search` and of `Index.search_many`, in turn, over an index of the model's width.
+With a model instead, from sentences to hits: queries a second of encoding and comparing with all rows one by
+one (torch), of `Index.search` and of `Index.search_many`, in turn, over an index of the model's width.
 """
 
 from __future__ import annotations
@@ -89,15 +89,16 @@ def compare(
     }
 
 
-def end_to_end(store_name: str, folder: Path, model: Predictor, rows: int, seed: int) -> dict[str, float]:
-    """Queries a second from sentences to hits; the three ways take turns."""
-    x, _ = clustered(rows, 1, seed, model.width)
-    pointer = new_pointer(store_name, ModelRef(model.fingerprint, model.width))
+def end_to_end(
+    name: str, folder: Path, model: Predictor, x: np.ndarray, price: np.ndarray
+) -> dict[str, float]:
+    """Queries a second from sentences to hits; the ways take turns."""
+    pointer = new_pointer(name, ModelRef(model.fingerprint, model.width))
     store = create_store(folder, pointer)
-    fill(store, x, np.random.default_rng(seed + 1).random(rows))
+    fill(store, x, price)
     write_pointer(folder, pointer)
     index = Index(folder, pointer, store, model)
-    rng, every = np.random.default_rng(seed + 2), torch.from_numpy(x)
+    rng, every = np.random.default_rng(0), torch.from_numpy(x)
     asked = [" ".join(rng.choice(WORDS, 12)) for _ in range(TOGETHER)]
 
     def scan() -> None:
@@ -132,16 +133,20 @@ def main() -> None:
     options.add_argument("--stores", nargs="+", default=["lancedb"], help="names or addresses of stores")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--model", help="a folder of a model with a shared space: queries a second, too")
-    options.add_argument("--as", dest="name", default="index", help="the result's name")
+    options.add_argument("--model", help="a folder of a model with a shared space: queries a second")
+    options.add_argument("--as", dest="name", help="the result's name")
     options.add_argument("--out", help="a folder for the result")
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
-    x, q = clustered(asked.rows, asked.queries, asked.seed)
+    model = Predictor.load(asked.model, device="cpu") if asked.model else None
+    x, q = clustered(asked.rows, asked.queries, asked.seed, WIDTH if model is None else model.width)
     price = np.random.default_rng(asked.seed + 1).random(asked.rows)
     results: dict[str, Any] = {}
     for name in asked.stores:
         with tempfile.TemporaryDirectory() as folder:
+            if model is not None:
+                results[name] = end_to_end(name, Path(folder), model, x, price)
+                continue
             pointer = new_pointer(name, ModelRef("benchmark", WIDTH))
             store = create_store(Path(folder), pointer)
             built = fill(store, x, price)
@@ -150,13 +155,9 @@ def main() -> None:
             }
             results[name] = built | filters
             drop_store(Path(folder), pointer, store)
-        if asked.model:
-            model = Predictor.load(asked.model, device="cpu")
-            with tempfile.TemporaryDirectory() as folder:
-                spent = end_to_end(name, Path(folder), model, asked.rows, asked.seed)
-            results[name]["queries/s"] = {"width": model.width, "together": TOGETHER} | spent
-    shape = {"rows": asked.rows, "width": WIDTH, "queries": asked.queries, "seed": asked.seed}
-    report(asked.name, "cpu", {**shape, "stores": results}, asked.out)
+    shape = {"rows": asked.rows, "width": x.shape[1], "queries": asked.queries, "seed": asked.seed}
+    name = asked.name or ("index" if model is None else "index_queries")
+    report(name, "cpu", {**shape, "stores": results}, asked.out)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ INDEX_FROM = 50_000  # entries, below which scanning all is fast enough
 TEND_AFTER = 64  # small files, after which they are merged
 UNINDEXED = 0.1  # of the entries, which are scanned, before the index takes them in
 FEW = 400  # entries left by a filter, up to which reading and comparing them all is faster
-PROBES, PROBES_FOR = 30, 200_000  # lists of the index that are searched, for so many entries
+LISTS, PROBES, FOR = 200, 30, 200_000  # of the index, and those searched; for so many entries, else by root
 BITS = 4  # a dimension in the codes of the index: 1 needs four times the candidates
 AT_ONCE = 16  # queries that are under way together
 REFINE = 4  # candidates compared again for every row wanted
@@ -54,7 +54,7 @@ class LanceDatabase:
             raise missing_extra("index", "lancedb", "the store lancedb") from None
         self.place, self.width = place, width
         self._folder = local(place)
-        self._built = False
+        self._built, self._probes = False, 0.0
         with storing(place):
             self._connection = _run(lancedb.connect_async(str(place), read_consistency_interval=timedelta(0)))
             schema = pa.schema(
@@ -198,11 +198,12 @@ class LanceDatabase:
 
     async def _how(self, sql: str | None) -> int | None:
         """How many lists to search, so that as much is seen under a filter as without; None: compare all."""
-        total = await self._table.count_rows()
-        left = await self._table.count_rows(sql) if sql else total
-        if left <= FEW:
-            return None
-        return round(PROBES * max(1.0, (total / PROBES_FOR) ** 0.5) * total / left)
+        if not self._probes:  # not counted again: the index keeps the number of its lists
+            self._probes = PROBES * max(1.0, (await self._table.count_rows() / FOR) ** 0.5)
+        if sql is None:
+            return round(self._probes)
+        left = await self._table.count_rows(sql)
+        return None if left <= FEW else round(self._probes * await self._table.count_rows() / left)
 
     async def _indexed(self) -> bool:
         if not self._built:
@@ -234,7 +235,9 @@ class LanceDatabase:
     async def _build(self) -> None:
         from lancedb.index import Bitmap, BTree, IvfRq
 
-        await self._table.create_index("vector", config=IvfRq(distance_type="cosine", num_bits=BITS))
+        lists = max(1, round(LISTS * (await self._table.count_rows() / FOR) ** 0.5))
+        codes = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=lists)
+        await self._table.create_index("vector", config=codes)
         for name in ("key", "id"):
             await self._table.create_index(name, config=BTree())
         for name in ("modality", "first"):

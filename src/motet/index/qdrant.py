@@ -139,10 +139,7 @@ class QdrantDatabase:
         ]
         with self._asking():
             answers = self._client.query_batch_points(self.collection, wanted)
-        return [
-            [Found(float(p.score), *(p.payload[name] for name in FOUND)) for p in answer.points]
-            for answer in answers
-        ]
+        return [[_found(point) for point in answer.points] for answer in answers]
 
     def stale(self) -> bool:
         return False
@@ -212,3 +209,7 @@ def _entry(point: Any) -> Entry:
         vector=None if vector is None else plain_vector(vector),
         thumbnail=b64decode(point.payload.get("thumbnail", "")),
     )
+
+
+def _found(point: Any) -> Found:
+    return Found(float(point.score), *(point.payload[name] for name in FOUND))
