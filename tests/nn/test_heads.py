@@ -52,13 +52,14 @@ def test_the_direct_way_leads_at_first() -> None:
     assert bool(((out * linear).sum(1) > 0.9).all())
 
 
-def test_in_training_half_of_the_rows_are_embedded_by_their_features_alone() -> None:
+def test_in_training_a_share_of_the_rows_is_embedded_by_its_features_alone() -> None:
     torch.manual_seed(0)
-    head = EmbeddingHead(8, 16, direct=8, dropout=0.0)
-    pooled, features, here = torch.randn(400, 8), torch.randn(400, 8), torch.ones(400, dtype=torch.bool)
-    linear = torch.nn.functional.normalize(head.direct(head.norm(features)), dim=-1)
+    head = EmbeddingHead(8, 16, direct=8, dropout=0.25)
+    pooled, features, here = torch.randn(400, 8), torch.ones(400, 8), torch.ones(400, dtype=torch.bool)
+    # Features all alike are 0 after the norm: the linear part is its bias, whatever dropout hides.
+    linear = torch.nn.functional.normalize(head.direct.bias, dim=-1)
     alone = (head(pooled, features, here) - linear).abs().amax(1) < 1e-6
-    assert 150 < int(alone.sum()) < 250
+    assert 60 < int(alone.sum()) < 140
     whole = head.eval()(pooled, features, here)
     assert bool(((whole - linear).abs().amax(1) > 1e-6).all())
     assert torch.equal(head.each(pooled, features), whole)

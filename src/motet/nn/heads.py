@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from motet.nn.segments import segment_mean, segment_softmax, segment_sum
 
-HEARD = 0.5  # the share of training rows whose states are heard beside their features
-
 
 class SequencePool(nn.Module):
     """One vector a sample from the tokens of one modality; zeros for a sample without any.
@@ -43,8 +41,8 @@ class EmbeddingHead(nn.Module):
 
     With `direct`, features of a pretrained encoder also reach the space by one linear map of their
     mean over the tokens, and the states' part is added through a gate that starts small. In training
-    that part is left out for half of the rows: on few rows the linear map generalises better than
-    anything deeper, and it must not come to lean on what the states have learned by heart.
+    that part is left out for a share `dropout` of the rows: on few rows the linear map generalises
+    better than anything deeper, and it must not come to lean on what the states have learned by heart.
 
     Source of leaving it out: stochastic depth, Huang et al. 2016, arXiv:1603.09382.
     """
@@ -68,7 +66,7 @@ class EmbeddingHead(nn.Module):
         y = self.project(self.dropout(states))
         if self.direct is not None and self.norm is not None and features is not None:
             if self.training:
-                y = y * (torch.rand(len(y), 1, device=y.device) < HEARD)
+                y = y * (torch.rand(len(y), 1, device=y.device) < 1.0 - self.dropout.p)
             y = self.gate * y + self.direct(self.dropout(self.norm(features)))
         # Half precision would spoil the length.
         return F.normalize(y if y.dtype == torch.float64 else y.float(), dim=-1)
