@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from motet.errors import StorageError
-from motet.index import Index, upkeep
+from motet.index import Index, lance, parse_filter, upkeep
 from tests.index.test_index import WordModel
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("lancedb"), reason="needs the extra index")
@@ -52,6 +52,22 @@ def test_an_index_is_built_and_takes_in_new_rows(index: Index) -> None:
     for i in (0, 250, 405, 499):
         assert index.search(f"thing {i}", top=1)[0].id == str(i)
     assert index.search("thing 3", top=1, where="title = 'thing 7'")[0].id == "7"
+
+
+def test_under_a_filter_as_much_is_seen_as_without(index: Index) -> None:
+    index.add([thing | {"number": i} for i, thing in enumerate(things(0, 400))])
+    index.flush()
+    database = index._store.database  # type: ignore[attr-defined]
+
+    async def lists(where: str | None) -> int | None:
+        sql = await database._sql(*([parse_filter(where).test] if where else []))
+        return await database._how(sql)
+
+    whole = lance._run(lists(None))
+    assert whole and lance._run(lists("number < 100")) == 4 * whole
+    assert lance._run(lists("number < 10")) is None  # so few are all compared
+    for where in ("number < 100", "number < 10"):
+        assert index.search("thing 7", top=1, where=where)[0].id == "7"
 
 
 def test_readers_do_not_wait_for_it(index: Index) -> None:
