@@ -138,3 +138,24 @@ def test_several_labels_are_counted(good):
     report = check(folder, rows, columns={"label": "multilabel"})
     assert report.labels == {"u": 120, "v": 1}
     assert ("warning", "few labels", "label") in found(report)
+
+
+def test_transcripts_are_read_in_their_column_and_beside_sounds(tmp_path):
+    cue = "1\n00:00:00,100 --> 00:00:00,200\nhello\n"
+    for i in range(5):
+        sound(tmp_path / f"{i}.wav", seed=i)
+        (tmp_path / f"{i}.srt").write_text(cue if i < 3 else "1\nno times\nhello\n")
+    (tmp_path / "said.json").write_text('[{"word": "hi", "start": 2, "end": 1}]')
+    rows = [
+        ["", "0.wav"],
+        ["1.srt", "1.wav"],
+        ["said.json", "2.wav"],
+        ["plain words", "3.wav"],
+        ["", "4.wav"],
+    ]
+    report = check(tmp_path, rows, "transcript,voice")
+    assert found(report) == {
+        ("error", "transcript", "transcript"): (4,),
+        ("error", "transcript", "voice"): (6,),  # 3.srt is as broken, but row 5 has words of its own
+    }
+    assert "4.srt" in report.findings[1].message and "line 2" in report.findings[1].message

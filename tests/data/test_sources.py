@@ -165,6 +165,13 @@ def test_shards_by_folder_pattern_and_braces(tmp_path):
         open_table(f"{tmp_path}/part-{{000..002}}.tar")
 
 
+def test_cls_members_are_classes_though_they_are_numbers(tmp_path):
+    members = [(f"{i}.{e}", d) for i in range(4) for e, d in (("jpg", b"x"), ("cls", b"%d" % (i % 2)))]
+    opened = open_table(shard(tmp_path / "a.tar", members))
+    assert infer_columns(opened).task == "classes" and infer_columns(opened).classes == ("0", "1")
+    assert infer_columns(opened, overrides={"label": "number"}).task == "number"
+
+
 def test_two_pictures_in_one_sample_are_two_columns(tmp_path):
     shard(tmp_path / "a.tar", [("1.jpg", b"x"), ("1.seg.png", b"y"), ("1.png", b"z"), ("2.jpg", b"x")])
     opened = open_table(tmp_path / "a.tar")
@@ -262,6 +269,32 @@ def test_table_at_an_address_comes_with_its_media_only(tmp_path, monkeypatch):
     assert (whole.root / "p" / "other.png").is_file() and len(whole) == 2
     with pytest.raises(DataError, match="Check the address"):
         open_table("memory://none/t.csv", remote=True)
+
+
+def test_transcripts_come_with_a_table_at_an_address(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    monkeypatch.setenv("MOTET_CACHE", str(tmp_path / "cache"))
+    system = fsspec.filesystem("memory")
+    table = b'{"clip":"v/a.wav"}\n{"clip":"v/b.wav","said":"plain"}\n{"clip":"v/c.wav","said":"c.json"}\n'
+    files = ("v/a.wav", "v/a.srt", "v/a.nfo", "v/b.wav", "v/c.wav", "c.json", "v/d.srt")
+    for name in files:
+        system.pipe_file(f"/talks/{name}", b"x")
+    system.pipe_file("/talks/t.jsonl", table)
+    opened = open_table("memory://talks/t.jsonl", remote=True)
+    here = {str(path.relative_to(opened.root)) for path in opened.root.rglob("*") if path.is_file()}
+    assert here == {"t.jsonl", *files} - {"v/a.nfo", "v/d.srt"}
+
+
+def test_the_package_of_an_address_is_named_with_its_extra(monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+
+    def missing(address):
+        raise ImportError(f"Please install {address.partition(':')[0]} to access it")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    for package, command in (("s3fs", r"motet\[s3\]"), ("gcsfs", r"motet\[gs\]"), ("adlfs", "install adlfs")):
+        with pytest.raises(ConfigError, match=f"'{package}', which is not installed.*{command}"):
+            open_table(f"{package}://bucket/t.csv", remote=True)
 
 
 def test_hub_name_goes_through_datasets(monkeypatch):

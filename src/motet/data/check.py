@@ -24,6 +24,7 @@ from motet.data.table import Table, open_table
 FEW, MOST = 5, 0.9  # rows of the smallest class; share of the largest
 CHUNK = 64  # rows looked at together
 NEAR_ROWS = 100_000  # rows whose media are compared for being nearly the same: their prints are in memory
+TIMED = ("audio", "video")  # beside which words may stand
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -111,8 +112,9 @@ def _odd_cells(
     nothing = Look((), None)
 
     def look(cells: Sequence[Any]) -> list[Look]:
+        said = any(cell is not None for cell, kind in zip(cells, kinds, strict=True) if kind == "text")
         return [
-            nothing if cell is None else probe(cell, kind, table.root)
+            nothing if cell is None else probe(cell, kind, table.root, words=kind in TIMED and not said)
             for cell, kind in zip(cells, kinds, strict=True)
         ]
 

@@ -186,7 +186,8 @@ def _learned(
     if name is None:
         return None, ()
     try:
-        task, classes, missing = label_task(table, name, how.get(name))
+        said_task = how.get(name, "classes" if name in table.classes else None)
+        task, classes, missing = label_task(table, name, said_task)
     except DataError as error:
         if said:
             raise

@@ -101,11 +101,13 @@ class Dataset:
         return digest.hexdigest()
 
     def __getitem__(self, i: int) -> Sample:
-        """Raises DataError where the row is broken (after `prepare` only if its files changed since)."""
         return self.many([i])[0]
 
     def many(self, indices: Sequence[int]) -> list[Sample]:
-        """self[i] of each; all pictures, then all sounds, which the processor's caches make faster."""
+        """self[i] of each; all pictures, then all sounds, which the processor's caches make faster.
+
+        Raises DataError where a row is broken (after `prepare` only if its files changed since).
+        """
         rows = [self.rows[i] for i in indices]
         cells = [self.table.row(row) for row in rows]
         return [self._sample(*of) for of in zip(rows, cells, self._pieces(rows, cells), strict=True)]

@@ -16,7 +16,9 @@ from motet.data.media import open_media
 from motet.data.mel import RATE
 from motet.data.near import clip_print, picture_print, sound_print
 from motet.data.paths import extension_of
+from motet.data.spoken import read_words
 from motet.data.text import TextConfig, clean
+from motet.data.transcript import beside, is_transcript
 from motet.data.video import load_video
 from motet.errors import DataError
 
@@ -45,14 +47,22 @@ class Look(NamedTuple):
     print: np.ndarray | None
 
 
-def probe(cell: Any, kind: str, root: Path) -> Look:
-    """Everything that is wrong with one cell that is not empty, read as `kind`."""
-    if kind == "text":
-        return Look(tuple(_probe_text(str(cell))), None)
+def probe(cell: Any, kind: str, root: Path, *, words: bool = False) -> Look:
+    """Everything that is wrong with one cell that is not empty, read as `kind`. With `words` the transcript
+    beside a sound or clip is read as well."""
     prints: list[np.ndarray] = []
     found: list[Oddity] = []
     try:
-        found += _probe_media(cell, kind, root, prints)
+        if kind == "text":
+            said = str(cell)
+            if is_transcript(cell) and (root / cell).is_file():
+                said = read_words(Path(cell), root)[0]
+            found += _probe_text(said)
+        else:
+            found += _probe_media(cell, kind, root, prints)
+            beside_it = beside(cell, root) if words and isinstance(cell, str) else None
+            if beside_it is not None:
+                read_words(Path(beside_it), root)
     except DataError as error:
         found.append(Oddity("error", error.rule, str(error).removeprefix("path: ")))
     return Look(tuple(found), prints[0] if prints else None)

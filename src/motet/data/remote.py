@@ -1,7 +1,8 @@
 """Tables elsewhere, only where `data.remote=true` allows it: fetched once by `fsspec`, or by `datasets`.
 
-A table's file is copied into the cache with the media that its cells name; a folder with all that is
-below it. Nothing else is ever fetched: a path that leaves the table's folder is refused.
+A table's file is copied into the cache with the media that its cells name and the transcripts beside
+them; a folder with all that is below it. Nothing else is ever fetched: a path that leaves the table's
+folder is refused.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import hashlib
 import importlib
 import posixpath
 import re
-from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from motet.data.paths import kind_of
 from motet.data.rows import Rows
+from motet.data.transcript import BESIDE, is_transcript
 from motet.errors import ConfigError, DataError, missing_extra
 
 MEDIA_CELLS = 100_000  # files fetched for one table
+LOOK_AT = 20  # cells that tell whether a column names files
+EXTRAS = {"s3fs": "s3", "gcsfs": "gs"}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 
@@ -67,10 +72,15 @@ def _file_system(address: str, remote: bool) -> tuple[Any, str]:
         raise missing_extra("remote", "fsspec", f"Opening {address}") from None
     try:
         system, path = fsspec.core.url_to_fs(address)
-    except ImportError as error:  # fsspec names the package: s3fs, gcsfs, ...
+    except ImportError as error:  # fsspec names the package
         named = re.search(r"[Ii]nstall (\w+)", str(error))
         package = named.group(1) if named else str(error)
-        raise missing_extra("remote", package, f"Opening {address}") from None
+        if package in EXTRAS:
+            raise missing_extra(EXTRAS[package], package, f"Opening {address}") from None
+        raise ConfigError(
+            f"Opening {address} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install {package}"
+        ) from None
     except ValueError as error:
         raise ConfigError(f"{address}: {error}.") from None
     return system, path
@@ -100,31 +110,48 @@ def _copy(system: Any, name: str, home: Path, inner: str) -> None:
 
 
 def _fetch_media(system: Any, base: str, home: Path, table: Path, address: str) -> None:
-    from motet.data.paths import EXTENSIONS, kind_of
     from motet.data.table import open_table
 
     opened = open_table(table)
     wanted: dict[str, None] = {}
     for name in opened.columns:
-        if kind_of(next((c for c in opened.column(name) if c is not None), None)) in (*EXTENSIONS,):
-            cells: Iterable[Any] = opened.column(name)
-            wanted |= dict.fromkeys(
-                c for c in cells if isinstance(c, str) and kind_of(c) not in (None, "text")
-            )
+        filled = (cell for cell in opened.column(name) if cell is not None)
+        if any(map(_is_fetched, islice(filled, LOOK_AT))):
+            wanted |= dict.fromkeys(cell for cell in opened.column(name) if _is_fetched(cell))
     if len(wanted) > MEDIA_CELLS:
         raise DataError(
             f"{address}: names {len(wanted)} files, more than {MEDIA_CELLS}. Use shards or Parquet."
         )
+    listed: dict[str, set[str]] = {}
     for cell in wanted:
         inner = posixpath.normpath(cell)
         if inner.startswith(("..", "/")) or "://" in cell:
             continue  # refused, with its line, when the cell is read
         name = posixpath.join(base, inner)
+        folder, stem = posixpath.dirname(name), posixpath.splitext(inner)[0]
+        if folder not in listed:
+            listed[folder] = _names_in(system, folder)
+        beside = [stem + ending for ending in BESIDE] if kind_of(cell) in ("audio", "video") else []
         try:
-            if system.isfile(name):
+            if posixpath.basename(name) in listed[folder] or system.isfile(name):
                 _copy(system, name, home, inner)
+            for one in beside:
+                if posixpath.basename(one) in listed[folder]:
+                    _copy(system, posixpath.join(base, one), home, one)
         except (OSError, ValueError) as error:
             raise DataError(f"{address}: {cell!r} cannot be fetched: {error}.") from None
+
+
+def _names_in(system: Any, folder: str) -> set[str]:
+    """What lies in a folder; nothing where it cannot be listed, as of web servers."""
+    try:
+        return {posixpath.basename(name.rstrip("/")) for name in system.ls(folder, detail=False)}
+    except (OSError, ValueError, NotImplementedError):
+        return set()
+
+
+def _is_fetched(cell: Any) -> bool:
+    return isinstance(cell, str) and (kind_of(cell) not in (None, "text") or is_transcript(cell))
 
 
 def read_hub(address: str, *, remote: bool) -> tuple[Rows, str]:

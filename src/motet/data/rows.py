@@ -19,9 +19,10 @@ BLOCK = 2048  # rows read together when all are
 
 
 class Rows(ABC):
-    """Cells by row and column name. `names` are the columns."""
+    """Cells by row and column name. `names` are the columns; in `classes` numbers are names of classes."""
 
     names: tuple[str, ...]
+    classes: frozenset[str] = frozenset()
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -23,7 +23,8 @@ from motet.data.paths import kind_of, shorten
 from motet.data.rows import Cell, Rows, plain_cell
 from motet.errors import ConfigError, DataError
 
-TEXTS = ("txt", "text", "caption", "cls", "cls2")
+CLASSES = ("cls", "cls2")
+TEXTS = ("txt", "text", "caption", *CLASSES)
 NAMES = {"txt": "text", "cls": "label"}
 MAX_TEXT = 2**20  # bytes read of a text or JSON member
 MAX_SHARDS = 100_000
@@ -85,6 +86,7 @@ class ShardRows(Rows):
         self.shards, self.samples = list(shards), samples
         self.places, self.endings, self.keys = dict(places), dict(endings), tuple(keys)
         self.names = ("id", *(name for name in self.places if name != "json"), *self.keys)
+        self.classes = frozenset(name for name, ending in self.endings.items() if ending in CLASSES)
 
     def __len__(self) -> int:
         return len(self.samples)

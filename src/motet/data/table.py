@@ -44,7 +44,7 @@ class Table:
     def __init__(self, path: Path, root: Path, rows: Rows, fingerprint: str, *, unit: str = "line") -> None:
         self.path = path
         self.root = root
-        self.columns = rows.names
+        self.columns, self.classes = rows.names, rows.classes
         self.fingerprint = fingerprint
         self.unit = unit
         self.unique: set[str] = set()  # columns whose cells were found to differ
