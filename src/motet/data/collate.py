@@ -109,7 +109,8 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _values(spec: ModalitySpec, pieces: Sequence[Piece], order: np.ndarray | None) -> np.ndarray:
-    shape, kind = ((), np.int64) if spec.input == "ids" else ((spec.size,), np.float32)
+    kind: type[np.generic] = np.int64 if spec.input == "ids" else np.float32
+    shape = () if spec.input == "ids" else (spec.size,)
     for piece in pieces:
         if piece.values.shape[1:] != shape:
             raise DataError(

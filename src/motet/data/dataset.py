@@ -104,10 +104,8 @@ class Dataset:
         return self.many([i])[0]
 
     def many(self, indices: Sequence[int]) -> list[Sample]:
-        """self[i] of each; all pictures, then all sounds, which the processor's caches make faster.
-
-        Raises DataError where a row is broken (after `prepare` only if its files changed since).
-        """
+        """self[i] of each; all pictures, then all sounds, which the processor's caches make faster. Raises
+        DataError where a row is broken (after `prepare` only if its files changed since)."""
         rows = [self.rows[i] for i in indices]
         cells = [self.table.row(row) for row in rows]
         return [self._sample(*of) for of in zip(rows, cells, self._pieces(rows, cells), strict=True)]
@@ -290,14 +288,12 @@ class Dataset:
         if self._known.tokens(row) != 0:
             return False
         column = next(iter(self._column_of.values()), "")
-        self._leave_out(
-            row, column, None, DataError("every modality is empty in this row.", rule="empty row")
-        )
+        empty = DataError("every modality is empty in this row.", rule="empty row")
+        self._leave_out(row, column, None, empty)
         return True
 
     def _leave_out(self, row: int, column: str, cell: Any, error: DataError) -> None:
         if self.quarantine is None:
-            where = self.table.where(row)
-            raise DataError(f"{where}, column {column!r}: {error}", rule=error.rule)
+            raise DataError(f"{self.table.where(row)}, column {column!r}: {error}", rule=error.rule)
         file = cell if isinstance(cell, str) and len(cell) < 1024 else None
         self.quarantine.add(self.table.path, self.table.line(row), column, file, error.rule, str(error))

@@ -35,5 +35,5 @@ def expanded(piece: Piece) -> Piece:
     """Vectors as float32 again."""
     if piece.values.dtype != np.float16:
         return piece
-    values = np.require(piece.values, requirements="CW")  # what lies in a file is read-only
+    values = np.require(piece.values, requirements=["C", "W"])  # what lies in a file is read-only
     return replace(piece, values=torch.from_numpy(values).float().numpy())

@@ -13,7 +13,7 @@ import posixpath
 import re
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from motet.data.paths import kind_of
 from motet.data.rows import Rows
@@ -150,7 +150,7 @@ def _names_in(system: Any, folder: str) -> set[str]:
         return set()
 
 
-def _is_fetched(cell: Any) -> bool:
+def _is_fetched(cell: Any) -> TypeGuard[str]:
     return isinstance(cell, str) and (kind_of(cell) not in (None, "text") or is_transcript(cell))
 
 

@@ -190,7 +190,7 @@ def _sent(pipe: Connection, index: int, kind: str, value: Any) -> None:
     shapes = None if arrays is None else [(a.dtype.str, a.shape) for a in arrays]
     pipe.send((index, kind, value.rest if isinstance(value, Parcel) else value, shapes))
     for array in arrays or ():
-        left = memoryview(array.reshape(-1).view(np.uint8))
+        left = array.reshape(-1).view(np.uint8).data
         while left:
             left = left[os.write(pipe.fileno(), left) :]
 
@@ -202,7 +202,7 @@ def _received(pipe: Connection) -> tuple[int, tuple[str, Any]]:
         return index, (kind, value)
     arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     for array in arrays:
-        left = memoryview(array.reshape(-1).view(np.uint8))
+        left = array.reshape(-1).view(np.uint8).data
         while left:
             count = os.readv(pipe.fileno(), [left])
             if not count:
