@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from motet.errors import ConfigError, MismatchError
+from motet.errors import ConfigError, DataError, MismatchError
+from motet.train.fit import fit
 from motet.train.run import Reporter, RunFolder
 
 
@@ -39,3 +40,14 @@ def test_plain_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[s
     out = capsys.readouterr()
     assert out.out == ""
     assert out.err.splitlines() == ["train: 100/100 loss 0.01"]
+
+
+def test_a_run_that_never_began_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("text,picture,mood\n" + "".join(f"word {i},p{i}.png,{'ab'[i % 2]}\n" for i in range(12)))
+    for _ in range(2):  # and not "already holds a run"
+        with pytest.raises(DataError, match="rows cannot be used"):
+            fit(table, label="mood", out=tmp_path / "run", preset="scratch")
+        assert [p.name for p in (tmp_path / "run").iterdir()] == ["quarantine.jsonl"]
+        lines = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
+        assert 0 < len(lines) <= 12  # of this run alone

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from motet.errors import ConfigError
+from motet.errors import ConfigError, DataError
 from motet.losses import LossConfig, Objective
 from motet.model import Motet, MotetConfig, TaskSpec, parameter_groups
 from motet.nn.finetune import merge_lora
@@ -90,7 +90,11 @@ def train_job(
     with world.main_first():
         path = Path(out) if out is not None else default_out(opened.source, resume=resume)
         run = RunFolder(path, opened.identity(), resume=resume)
-        data = _data(opened, run, reporter)
+        try:
+            data = _data(opened, run, reporter)
+        except DataError:  # when the table is mended, the same command should do
+            run.give_up()
+            raise
         run.pin("content", data.content())
     torch.manual_seed(job.seed)
     config, tunings, model = _model(opened, data)

@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class RunFolder:
         recover(self.path)
         try:
             held = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+            held = [name for name in held if name != self.quarantine.name]  # of a run that never began
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be read: {error.strerror}.") from None
         if not held:
@@ -70,6 +72,13 @@ class RunFolder:
     @property
     def quarantine(self) -> Path:
         return self.path / "quarantine.jsonl"
+
+    def give_up(self) -> None:
+        """Nothing was trained: a new run may take the folder. Until then it says what was left out."""
+        if not self.resume:
+            (self.path / "run.json").unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                self.last.parent.rmdir()
 
     def keep_previous(self) -> None:
         """Set the last checkpoint aside before it is written anew."""
@@ -143,6 +152,7 @@ class RunFolder:
             raise StorageError(
                 f"{self.path}: cannot be created: {error.strerror}. Choose another --out."
             ) from None
+        self.quarantine.unlink(missing_ok=True)
         self._write("run.json", "w", json.dumps(self.identity, indent=1) + "\n")
 
     def _compare(self) -> None:
