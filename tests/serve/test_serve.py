@@ -261,3 +261,44 @@ def test_it_answers_whom_it_has_let_in_before_it_ends(model: Predictor) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert asked.result()[0] == 200
         assert server.process.wait(20) == 0
+
+
+def test_it_stands_beside_other_applications(model: Predictor) -> None:
+    """Mounted under a path, where nobody tells it that the server starts."""
+    import asyncio
+
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    from motet.serve import make_app
+
+    async def ask(path: str, body: bytes) -> tuple[int, bytes]:
+        app = Starlette(routes=[Mount("/feel", make_app(model))])
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+        }
+        scope |= {
+            "headers": [(b"content-type", b"application/json")],
+            "http_version": "1.1",
+            "scheme": "http",
+        }
+        sent: list[dict[str, object]] = []
+        asked = iter([{"type": "http.request", "body": body}])
+
+        async def receive() -> dict[str, object]:
+            if (message := next(asked, None)) is None:
+                await asyncio.Event().wait()  # the client stays
+            return message or {}
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+        return int(str(sent[0]["status"])), bytes(sent[1]["body"])  # type: ignore[call-overload]
+
+    status, body = asyncio.run(ask("/feel/predict", b'{"text": "a red thing"}'))
+    assert status == 200 and json.loads(body)["label"] == model.predict({"text": "a red thing"})["label"]

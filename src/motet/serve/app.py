@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -52,7 +53,10 @@ def make_app(
         Route("/", service.home),
         Route("/health", service.health),
         Route("/model", service.model),
-        *(Route(f"/{name}", service.answer, methods=["POST"], name=name) for name in posts),
+        *(
+            Route(f"/{name}", partial(service.answer, what=name), methods=["POST"], name=name)
+            for name in posts
+        ),
     ]
     return Starlette(
         routes=routes,
@@ -69,11 +73,8 @@ class _Service:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        serving = asyncio.create_task(self.line.serve())
         yield
-        serving.cancel()
-        with suppress(asyncio.CancelledError):
-            await serving
+        await self.line.close()
 
     # ---- what is asked for without a body
 
@@ -107,19 +108,18 @@ class _Service:
 
     # ---- what has one
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request, *, what: str) -> Response:
         try:
             self._check_key(request)
             self.line.refuse_if_full()  # before anything is read
             async with rows_in(request, self.limits) as (rows, several):
-                return await _unless_gone(request, self._answered(request, rows, several))
+                return await _unless_gone(request, self._answered(request, what, rows, several))
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         except MotetError as error:
             return self._said(request, error)
 
-    async def _answered(self, request: Request, rows: list[Row], several: bool) -> Response:
-        what = request.scope["path"].strip("/")
+    async def _answered(self, request: Request, what: str, rows: list[Row], several: bool) -> Response:
         if several and what != "predict":
             raise Refused(400, f"/{what} takes one row, not a list.")
         if what == "search" and "like" in request.query_params and not any(rows):

@@ -37,6 +37,7 @@ class Line:
         self._waiting: deque[_Job] = deque()
         self._someone = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "model")
+        self._serving: asyncio.Task[None] | None = None
 
     def refuse_if_full(self) -> None:
         """Raises: Refused (429) where nobody more may wait."""
@@ -54,6 +55,8 @@ class Line:
         job = _Job(work, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._someone.set()
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._serve())
         try:
             async with asyncio.timeout(self.seconds):
                 return await job.answer
@@ -63,17 +66,19 @@ class Line:
             with suppress(ValueError):  # its turn has come
                 self._waiting.remove(job)
 
-    async def serve(self) -> None:
-        """Answer the line until cancelled."""
-        try:
-            while True:
-                await self._someone.wait()
-                if jobs := self._next():
-                    await self._turn(jobs)
-                else:
-                    self._someone.clear()
-        finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Answer nobody any more."""
+        if self._serving is not None:
+            self._serving.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve(self) -> None:
+        while True:
+            await self._someone.wait()
+            if jobs := self._next():
+                await self._turn(jobs)
+            else:
+                self._someone.clear()
 
     async def _turn(self, jobs: list[_Job]) -> None:
         """Answer some together; where that raises, each alone. Who does not wait any more gets nothing."""
