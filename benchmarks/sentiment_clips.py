@@ -93,7 +93,7 @@ def _parts(draw: np.random.Generator) -> dict[str, dict[str, dict[str, dict]]]:
                 kinds[stamp.id] = kind
                 mine = files.setdefault(stamp.id, {"caption": stamp.caption})
                 mine[language] = stamp.speech
-                if stamp.picture:
+                if stamp.picture and stamp.picture.suffix != ".svg":  # the same clips with the extra `svg`
                     mine["picture"] = stamp.picture
     whole = {id for id, mine in files.items() if set(VOICES.values()) <= set(mine)}
     ends, part_of = np.cumsum(list(PARTS.values())), {}
