@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.nn.attention import flex_attention
 
 from motet.errors import ConfigError
 from motet.nn import rules as R
 from motet.nn.attention import flex, make_plan, tiled
+from motet.nn.attention.sequences import Sequences
 from motet.types import Layout
 
 MODALITIES = ("text", "image", "audio")
@@ -132,13 +134,37 @@ def test_rules_print_as_they_are_written():
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("size", [16, 6])
 @pytest.mark.parametrize("name", RULES)
-def test_flex_equals_the_reference_forward_where_there_is_no_gpu(name, monkeypatch):
+def test_flex_equals_the_reference_forward_where_there_is_no_gpu(name, size, monkeypatch):
     """On the CPU FlexAttention has no backward; test_gpu.py has both, compiled."""
     monkeypatch.setattr(flex, "_compiled", lambda: flex.flex_attention)
     layout = random_layout(0, tokens=200)
-    q, k, v = (torch.randn(200, heads, 16) for heads in (4, 2, 2))
+    q, k, v = (torch.randn(200, heads, size) for heads in (4, 2, 2))
     with torch.no_grad():
         both = [make_plan(RULES[name], layout, backend=b) for b in ("flex", "reference")]
         found, truth = (plan.attend(q, k, v) for plan in both)
     torch.testing.assert_close(found, truth, atol=5e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("tokens", [700, 512])
+def test_flex_visits_the_tiles_that_torch_would_find(name, tokens):
+    layout = random_layout(2, tokens=tokens)
+    rule = RULES[name]
+    sequences = Sequences.of(rule, layout)
+    found = flex.Flex.of(rule, sequences, layout).block_mask
+    truth = flex_attention.create_block_mask(found.mask_mod, None, None, tokens, tokens, device="cpu")
+    assert found.shape == truth.shape
+    assert torch.equal(found.to_dense(), truth.to_dense())
+    for a, b in (
+        (found.kv_num_blocks, truth.kv_num_blocks),
+        (found.full_kv_num_blocks, truth.full_kv_num_blocks),
+    ):
+        assert torch.equal(a, b)
+    for count, a, b in (
+        (found.kv_num_blocks, found.kv_indices, truth.kv_indices),
+        (found.full_kv_num_blocks, found.full_kv_indices, truth.full_kv_indices),
+    ):
+        for row, n in enumerate(count.flatten().tolist()):
+            assert a[0, 0, row, :n].tolist() == b[0, 0, row, :n].tolist()

@@ -19,12 +19,13 @@ def error(found: torch.Tensor, truth: torch.Tensor) -> float:
     return float((found.double().cpu() - truth).norm() / truth.norm())
 
 
+@pytest.mark.parametrize("size", [32, 4])
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("backend", ["sdpa", "flex", "auto"])
-def test_backends_equal_the_fp64_reference_in_fp32(backend, name):
+def test_backends_equal_the_fp64_reference_in_fp32(backend, name, size):
     layout = random_layout(0, tokens=700, samples=3)
     g = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(700, 4, 32, dtype=torch.float64, generator=g) for _ in range(3))
+    q, k, v = (torch.randn(700, 4, size, dtype=torch.float64, generator=g) for _ in range(3))
     truth, found = [], []
     for device, dtype, kind, into in (
         ("cpu", torch.float64, "reference", truth),

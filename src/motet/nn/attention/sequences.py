@@ -9,6 +9,7 @@ from functools import cached_property, reduce
 from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from motet.nn.rules import Rule, Tokens, causal, conjuncts, own_modality, same_sample
@@ -74,6 +75,17 @@ class Sequences:
         tokens, test = self.tokens(layout), rule.bind(layout)
         for rows, keys in self.windows(size):
             yield test(tokens.at((rows, None)), tokens.at((None, keys)))
+
+    def tiles(self, rule: Rule, layout: Layout, size: int) -> Iterator[tuple[int, Tensor]]:
+        """For each run of `size` places, the first key tile in reach and (tiles, size, size) bool, what
+        `rule` lets it look at there; False beyond the last place."""
+        tokens, test, total = self.tokens(layout), rule.bind(layout), layout.tokens
+        for mine, reach in self.windows(size):
+            first, last = reach.start // size, -(-reach.stop // size)
+            near = slice(first * size, min(total, last * size))
+            seen = test(tokens.at((mine, None)), tokens.at((None, near)))
+            seen = F.pad(seen, (0, (last - first) * size - seen.shape[1], 0, size - len(seen)))
+            yield first, seen.view(size, last - first, size).transpose(0, 1)
 
     @property
     def longest(self) -> int:

@@ -38,17 +38,10 @@ class Tiled:
 
     @staticmethod
     def of(rule: Rule, sequences: Sequences, layout: Layout) -> Tiled:
-        tokens = sequences.tokens(layout)
-        test = rule.bind(layout)
         total = layout.tokens
         keys, starts, masks, mask_at, stored = [], [0], [], [], 0
-        for mine, there in sequences.windows(TILE):
-            first, last = there.start // TILE, -(-there.stop // TILE)
-            near = slice(first * TILE, min(total, last * TILE))
-            seen = test(tokens.at((mine, None)), tokens.at((None, near)))  # (rows, keys)
-            rows = len(seen)
-            seen = torch.nn.functional.pad(seen, (0, (last - first) * TILE - seen.shape[1], 0, TILE - rows))
-            by_tile = seen.view(TILE, last - first, TILE).transpose(0, 1)  # (tiles, TILE, TILE)
+        for i, (first, by_tile) in enumerate(sequences.tiles(rule, layout, TILE)):
+            rows = total - i * TILE
             for j in by_tile.any(-1).any(-1).nonzero().flatten().tolist():
                 mask = by_tile[j]
                 full = bool(mask[:rows, : total - (first + j) * TILE].all())
