@@ -8,6 +8,7 @@ modality that one rank's rows lack has zero gradients there.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -56,13 +57,36 @@ class World:
         """With "ddp", the module whose backward averages the gradients over ranks."""
         if self.size == 1 or self.parallel == "fsdp":
             return module
-        return DistributedDataParallel(module, find_unused_parameters=True)
+        # Buffers are constant, or their networks stand still: nothing to send around before every step.
+        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
     def unsynchronised(self, module: nn.Module) -> AbstractContextManager[None]:
         """Within it, gradients pile up on their rank."""
         if isinstance(module, DistributedDataParallel):
             return module.no_sync()
         return nullcontext()
+
+    @property
+    def waits(self) -> bool:
+        """Whether ranks wait for each other while the model runs, not only in between."""
+        return self.size > 1 and self.parallel == "fsdp"
+
+    def average(self, module: nn.Module) -> None:
+        """The mean over ranks of the gradients that piled up on each; of "fsdp" they are that already.
+
+        A parameter that no rank used keeps none, as with `wrap`.
+        """
+        if self.size == 1 or self.parallel == "fsdp":
+            return
+        trained = [p for p in module.parameters() if p.requires_grad]
+        used = torch.tensor(
+            [p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device
+        )
+        dist.all_reduce(used, dist.ReduceOp.MAX)
+        for p in itertools.compress(trained, used.tolist()):
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            dist.all_reduce(p.grad)
+            p.grad /= self.size
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, rank 0's first: (B of this rank, ...) -> (B, ...).

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from motet.errors import MotetError
 from motet.train.distributed import World
 from motet.types import Output, TokenBatch
 
+T = TypeVar("T")
 Rows = dict[tuple[str, ...], Tensor]
 _SEEDS = 0x7FFF_FFFF_FFFF_FFFF
 _STRIDE = 0x1E37_79B9_7F4A_7C15  # odd and large: the seeds of pieces and ranks lie far apart
@@ -29,12 +31,16 @@ _STRIDE = 0x1E37_79B9_7F4A_7C15  # odd and large: the seeds of pieces and ranks 
 class Gradients:
     """Puts the gradients of a batch's loss into the parameters; returns the loss and its parts.
 
-    `size`: how many samples the model sees at once, 0 for all. Where memory runs out it is halved,
-    for good, and the batch is done again; `say` is told. The gradients stay the same up to rounding,
-    with dropout up to other random numbers.
+    `size`: how many samples the model sees at once, 0 for all. Where memory runs out, on any rank, it is
+    halved on all, for good, and the batch is done again; `say` is told. The gradients stay the same up
+    to rounding, with dropout up to other random numbers.
+
+    Ranks can agree on that only where none of them waits for another. With "ddp" this is so all through
+    a batch with more tokens in a piece than any before: its gradients are averaged once all ranks have
+    theirs, not while they are made. With "fsdp" every block waits, and only the loss between can run out.
 
     Raises:
-        MotetError: no memory for a single sample, or none on one of several ranks.
+        MotetError: no memory for a single sample, or none while other ranks wait.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Gradients:
         self.objective, self.size, self.precision, self.say = objective, size, precision, say
         self.world = world or World()
         self.model, self.scale = model, 1.0
+        self.proven = 0  # tokens of a piece for which there was memory
         self.rows = self.world.wrap(LossRows(model))
         self.parameters = [*model.parameters(), *objective.parameters()]
         self.device = self.parameters[0].device
@@ -66,11 +73,11 @@ class Gradients:
             try:
                 return self._gradients(batch, seed)
             except torch.OutOfMemoryError as error:
-                size = min(self.size or len(batch.ids), len(batch.ids))
-                if size == 1 or self.world.size > 1:
+                size = self.world.largest(self._at_once(batch))
+                if size == 1:
                     raise MotetError(
-                        f"Out of memory with {size} samples at once: {error}. "
-                        f"Try --set train.micro_batch={max(1, size // 2)}, or a smaller model."
+                        f"Out of memory with 1 samples at once: {error}. Try a smaller model, or shorter "
+                        "texts, sounds and videos."
                     ) from None
                 self.size = -(-size // 2)
             # Here, not above: the error's traceback would keep the tensors of the failed try alive.
@@ -87,25 +94,52 @@ class Gradients:
             return self._plain(batch.to(self.device), seed)
         parts = [part.to(self.device) for part in split(batch, pieces)]
         whole = batch.to(self.device)
+        tokens = max(part.layout.tokens for part in parts)
+        careful = self.world.any(tokens > self.proven)
+        waits = self.world.waits
         kept = None
         if pieces == 1:
-            kept = self._run(whole, seed, 0)
+            with self.world.unsynchronised(self.rows) if careful else nullcontext():
+                kept = self._agreed(lambda: self._run(whole, seed, 0), batch, waits=waits)
             cached = {name: rows.detach().requires_grad_() for name, rows in kept.items()}
         else:
-            with torch.no_grad():
-                seen = [self._run(part, seed, i) for i, part in enumerate(parts)]
+            seen = self._agreed(lambda: self._seen(parts, seed), batch, waits=waits)
             cached = {name: torch.cat([rows[name] for rows in seen]).requires_grad_() for name in seen[0]}
-        loss, said = self._loss(cached, whole)
-        if loss.requires_grad:
-            (loss * self.scale).backward()
-        start = 0
-        for i, part in enumerate(parts):
-            stop, last = start + len(part.ids), i == len(parts) - 1
-            with nullcontext() if last else self.world.unsynchronised(self.rows):
-                rows = self._run(part, seed, i) if kept is None else kept
-                self._carry_on(rows, {name: self._gradient(c)[start:stop] for name, c in cached.items()})
-            start = stop
-        return loss.detach(), said
+        rows, whole, present = self._gathered(cached, whole)
+        loss, said = self._agreed(lambda: self._loss(rows, whole, present), batch)
+        self._agreed(
+            lambda: self._carry_on(parts, cached, kept, seed, overlap=not careful),
+            batch,
+            waits=waits or not careful,
+        )
+        if careful:
+            self.world.average(self.rows)
+        self.proven = max(self.proven, tokens)
+        return loss, said
+
+    def _agreed(self, work: Callable[[], T], batch: TokenBatch, *, waits: bool = False) -> T:
+        """What `work` gives. Without memory for it on some rank, the same error on all of them.
+
+        waits: other ranks may be waiting for this one within it, so that they cannot be told.
+        """
+        lacking = ""
+        try:
+            found = work()
+        except torch.OutOfMemoryError as error:
+            lacking = f"{error}"
+        if lacking and waits and self.world.size > 1:
+            half = max(1, self._at_once(batch) // 2)
+            raise MotetError(
+                f"Out of memory on process {self.world.rank} while others waited for it: {lacking}. Go on "
+                f"with half as many samples at once: the same command with --resume --set "
+                f"train.micro_batch={half}."
+            )
+        if lacking if waits else self.world.any(bool(lacking)):
+            raise torch.OutOfMemoryError(lacking or "on another process")
+        return found
+
+    def _at_once(self, batch: TokenBatch) -> int:
+        return min(self.size or len(batch.ids), len(batch.ids))
 
     def _plain(self, batch: TokenBatch, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         torch.manual_seed(seed)
@@ -120,24 +154,42 @@ class Gradients:
         with self._autocast():
             return self.rows(part)
 
-    def _loss(self, cached: Rows, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the rows of all ranks; the gradient reaches this rank's."""
-        gather = self.world.gather
-        present = gather(batch.layout.present())
-        rows = {name: gather(value) for name, value in cached.items()}
-        if self.world.size > 1:
-            batch = self.world.gather_targets(batch)
+    @torch.no_grad()
+    def _seen(self, parts: Sequence[TokenBatch], seed: int) -> list[Rows]:
+        return [self._run(part, seed, i) for i, part in enumerate(parts)]
+
+    def _gathered(self, cached: Rows, batch: TokenBatch) -> tuple[Rows, TokenBatch, Tensor]:
+        """The rows, targets and present modalities of all ranks; the gradient reaches this rank's."""
+        present = self.world.gather(batch.layout.present())
+        rows = {name: self.world.gather(value) for name, value in cached.items()}
+        return rows, self.world.gather_targets(batch) if self.world.size > 1 else batch, present
+
+    def _loss(self, rows: Rows, batch: TokenBatch, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of all rows, whose gradient is then theirs."""
         with self._autocast():
-            return self.objective(_output(rows, present), batch)
+            loss, said = self.objective(_output(rows, present), batch)
+        if loss.requires_grad:
+            (loss * self.scale).backward()
+        return loss.detach(), said
+
+    def _carry_on(
+        self, parts: Sequence[TokenBatch], cached: Rows, kept: Rows | None, seed: int, *, overlap: bool
+    ) -> None:
+        """The rows' gradients into the parameters, piece by piece; with `overlap` averaged on the way."""
+        start = 0
+        for i, part in enumerate(parts):
+            stop, last = start + len(part.ids), i == len(parts) - 1
+            with nullcontext() if last and overlap else self.world.unsynchronised(self.rows):
+                rows = self._run(part, seed, i) if kept is None else kept
+                names = [name for name, value in rows.items() if value.requires_grad]
+                given = [self._gradient(cached[name])[start:stop] for name in names]
+                if names:
+                    torch.autograd.backward([rows[name] for name in names], given)
+            start = stop
 
     def _gradient(self, cached: Tensor) -> Tensor:
         grad = torch.zeros_like(cached) if cached.grad is None else cached.grad
         return grad * self.world.size  # the wrappers average over ranks, the loss is a whole
-
-    def _carry_on(self, rows: Rows, gradients: Rows) -> None:
-        names = [name for name, value in rows.items() if value.requires_grad]
-        if names:
-            torch.autograd.backward([rows[n] for n in names], [gradients[n] for n in names])
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(

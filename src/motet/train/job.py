@@ -77,11 +77,12 @@ def default_out(source: Table, *, resume: bool) -> Path:
 
 
 def _what_matters(config: FitConfig) -> dict[str, Any]:
-    """The settings without those that change only how fast the same batches come."""
+    """The settings without those that change only how fast the same batches come, or in how many pieces
+    the model sees one, which memory may decide."""
     said = configs.to_dict(config)
     for group, key in (("loader", "workers"), ("loader", "kind"), ("loader", "pin"), ("data", "isolate")):
         del said[group][key]
-    del said["train"]["track"]
+    del said["train"]["track"], said["train"]["micro_batch"]
     return said
 
 

@@ -153,7 +153,7 @@ class _Loop:
             self.state.scale = guard.MOST_SCALE
         precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
         self.watch = Watch(run, reporter, self.state, self.steps, track=config.track, main=world.main)
-        micro = self.state.micro or config.micro_batch
+        micro = min((size for size in (self.state.micro, config.micro_batch) if size), default=0)
         self.gradients = Gradients(
             model, objective, size=micro, precision=precision, world=world, say=reporter.say
         )
