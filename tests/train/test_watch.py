@@ -142,23 +142,6 @@ def test_scalars_have_names_of_their_own() -> None:
     assert scalars(epoch) == {"train of epoch/loss": 1.0, "val/R@10": 0.5}
 
 
-def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="needs the extra 'track'")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config = replace(CONFIG, track="tensorboard")
-    with pytest.raises(Interrupted):
-        run_once(tmp_path / "run", stop_at=6, config=config)
-    run_once(tmp_path / "run", resume=True, config=config)
-    seen = EventAccumulator(str(tmp_path / "run/events"))
-    seen.Reload()
-    rows = read_lines(tmp_path / "run/metrics.jsonl")
-    steps = [row for row in rows if row["kind"] == "step"]
-    found = [(event.step, event.value) for event in seen.Scalars("train/loss")]
-    assert found == [(row["step"], pytest.approx(row["loss"])) for row in steps]
-    assert {"lr/text", "gradient/shared", "val/loss"} <= set(seen.Tags()["scalars"])
-
-
 class Fake(types.ModuleType):
     """A tracker's package that writes down what it is told."""
 
@@ -204,7 +187,7 @@ def test_trackers_get_every_line_and_go_on(
 def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"wandb.*pip install 'motet\[wandb\]'"):
-        make_tracker("wandb", tmp_path, {}, 0)
+        make_tracker("wandb", tmp_path, {})
 
 
 def test_metrics_are_json(runs: Path) -> None:

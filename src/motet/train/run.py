@@ -1,6 +1,7 @@
 """The folder of a run: what was asked, what was measured, what was set aside, where it stands.
 
-RUN/run.json  run.html  metrics.jsonl  timing.jsonl  quarantine.jsonl  checkpoints/{last,previous,best}
+RUN/run.json  run.html  metrics.jsonl  timing.jsonl  events/  quarantine.jsonl
+RUN/checkpoints/{last,previous,best}
 
 and, once training ends, the files of the model itself.
 """

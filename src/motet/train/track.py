@@ -1,4 +1,7 @@
-"""Metrics to the tracker of one's choice: `--set train.track=tensorboard`, wandb, mlflow or trackio."""
+"""Metrics to the tracker of one's choice: `--set train.track=wandb`, mlflow or trackio.
+
+TensorBoard needs none, see `motet.train.events`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from motet.errors import ConfigError, missing_extra
 
-Track = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
+Track = Literal["none", "wandb", "mlflow", "trackio"]
 PROJECT = "motet"
 
 
@@ -20,8 +23,8 @@ class Tracker(Protocol):
     def close(self) -> None: ...
 
 
-def make_tracker(name: Track, folder: Path, config: Mapping[str, Any], step: int) -> Tracker | None:
-    """The tracker of the run in `folder`, which continues at `step`; its name is the folder's.
+def make_tracker(name: Track, folder: Path, config: Mapping[str, Any]) -> Tracker | None:
+    """The tracker of the run in `folder`; its name is the folder's.
 
     Raises:
         ConfigError: the package is not installed.
@@ -29,8 +32,6 @@ def make_tracker(name: Track, folder: Path, config: Mapping[str, Any], step: int
     match name:
         case "none":
             return None
-        case "tensorboard":
-            return TensorBoard(folder, step)
         case "wandb":
             return WeightsAndBiases(folder, config)
         case "mlflow":
@@ -53,29 +54,11 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-class TensorBoard:
-    """Event files in RUN/events; what was logged after the checkpoint that a run continues from is purged."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        _package("tensorboard", "track")
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer: Any = SummaryWriter(str(folder / "events"), purge_step=step + 1 if step else None)
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-        self.writer.flush()
-
-    def close(self) -> None:
-        self.writer.close()
-
-
 class WeightsAndBiases:
     """One run of the project `motet`; the folder says which, so that it continues."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self.run = _package("wandb", "wandb").init(
+        self.run = _package("wandb").init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=folder.name,
             id=_identity(folder),
@@ -95,7 +78,7 @@ class MLflow:
     """One run of the experiment `motet`; RUN/mlflow.txt holds its id, so that it continues."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self.package = _package("mlflow", "mlflow")
+        self.package = _package("mlflow")
         known = folder / "mlflow.txt"
         if known.is_file():
             self.package.start_run(run_id=known.read_text("utf-8").strip())
@@ -117,7 +100,7 @@ class Trackio:
     """One run of the project `motet`, named after its folder."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self.package = _package("trackio", "trackio")
+        self.package = _package("trackio")
         name = f"{folder.name}-{_identity(folder)}"
         self.package.init(project=PROJECT, name=name, config=dict(config), resume="allow")
 
@@ -128,13 +111,13 @@ class Trackio:
         self.package.finish()
 
 
-def _package(name: Literal["tensorboard", "wandb", "mlflow", "trackio"], extra: str) -> Any:
+def _package(name: Literal["wandb", "mlflow", "trackio"]) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise ConfigError(f"train.track={name}: it cannot be imported: {error}.") from None
-        raise missing_extra(extra, name, f"train.track={name}") from None
+        raise missing_extra(name, name, f"train.track={name}") from None
 
 
 def _identity(folder: Path) -> str:

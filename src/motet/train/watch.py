@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from motet.errors import MotetError, StorageError
+from motet.train.events import Events
 from motet.train.page import TIMING, write_page
 from motet.train.run import Reporter, RunFolder, read_lines
 from motet.train.state import State
@@ -33,7 +34,8 @@ class Watch:
         self, run: RunFolder, reporter: Reporter, state: State, steps: int, *, track: Track, main: bool
     ) -> None:
         self.run, self.reporter, self.steps, self.main = run, reporter, steps, main
-        self.tracker = make_tracker(track, run.path, run.identity, state.step) if main else None
+        self.tracker = make_tracker(track, run.path, run.identity) if main else None
+        self.events = Events(run.path, state.step) if main else None
         self.before = _cut(run.path / TIMING, state.step) if main else 0.0
         self.began = self.now = self.page_at = time.monotonic()
         self.samples = self.tokens = 0.0
@@ -59,8 +61,9 @@ class Watch:
         """A line went to metrics.jsonl."""
         if not self.main:
             return
-        if self.tracker is not None:
-            self.tracker.log(scalars(row), row["step"])
+        for place in (self.events, self.tracker):
+            if place is not None:
+                place.log(scalars(row), row["step"])
         if row["kind"] == "step":
             self._timing(row["step"])
         if row["kind"] == "epoch" and time.monotonic() - self.page_at > PAGE_SECONDS:
