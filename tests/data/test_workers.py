@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from motet.data.loader import Loader, LoaderConfig
 from motet.data.paths import resolve_media
 from motet.data.processor import make_processor
 from motet.data.table import open_table
-from motet.data.workers import Pool
+from motet.data.workers import Parcel, Pool
 from motet.errors import DataError, MotetError
 from motet.types import ModalitySpec, Piece, Sample
 from tests.data.test_loader import same
@@ -98,6 +99,29 @@ def test_a_death_is_noticed_within_five_seconds():
     done = {}
     pool._gather(done, str)
     assert time.monotonic() - begin < 5 and worker.process.pid != first.pid and 1 in worker.held
+    pool.close()
+
+
+def stamped(seconds):
+    """Who worked when, and what does not fit into a pipe."""
+    begin = time.time()
+    time.sleep(seconds)
+    return Parcel((os.getpid(), begin), [np.zeros(2**22, np.uint8)])
+
+
+def test_workers_share_evenly_and_work_on_while_nobody_reads():
+    pool = Pool(stamped, 2)
+    list(pool.results([0.0] * 4, str))  # both have started
+    counts = Counter(parcel.rest[0] for parcel in pool.results([0.4] * 6, str))
+    assert sorted(counts.values()) == [3, 3]
+    results = pool.results([0.1] * 6, str)
+    found = [next(results)]
+    time.sleep(1)
+    read_on = time.time()
+    found += list(results)
+    begins = sorted(parcel.rest[1] for parcel in found)
+    assert begins[3] < read_on  # the second task of each, whose first had not been read
+    assert all(len(parcel.arrays[0]) == 2**22 for parcel in found)
     pool.close()
 
 

@@ -14,10 +14,12 @@ import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -61,16 +63,24 @@ class Pool(Generic[Task]):
         turn = 0
         try:
             while turn < len(tasks):
-                for worker in self.workers:
-                    while todo and len(worker.held) < AHEAD and todo[0][0] < turn + 2 * AHEAD * self.count:
-                        worker.give(*todo.popleft())
+                self._deal(todo, turn + 2 * AHEAD * self.count)
                 while turn not in done:
                     self._gather(done, name)
+                    self._deal(todo, turn + 2 * AHEAD * self.count)
                 yield _delivered(done.pop(turn))
                 turn += 1
         finally:
             if any(worker.held for worker in self.workers):
                 self.close()  # what they work on is wanted by nobody
+
+    def _deal(self, todo: deque[tuple[int, Task]], end: int) -> None:
+        """Tasks before `end`, each to a worker that holds fewest, so that at the end none does two while
+        another does nothing."""
+        while todo and todo[0][0] < end:
+            worker = min(self.workers, key=lambda one: len(one.held))
+            if len(worker.held) >= AHEAD:
+                return
+            worker.give(*todo.popleft())
 
     def _gather(self, done: dict[int, Any], name: Callable[[Task], str]) -> None:
         """Wait for one result at least, or for the death of a worker."""
@@ -180,16 +190,27 @@ def _work(pipe: Connection) -> None:
         make = pipe.recv()
         if "torch" in sys.modules:  # brought by what it makes
             sys.modules["torch"].set_num_threads(1)
-        while True:
-            index, task = pipe.recv()
-            _sent(pipe, index, *_made(make, task))
+        with ThreadPoolExecutor(1) as sender:  # a result waits to be read while the next is made
+            sending: Future[None] | None = None
+            while True:
+                index, task = pipe.recv()
+                made = _made(make, task)
+                if sending is not None:
+                    sending.result()
+                sending = sender.submit(_send, pipe, *_packed(index, *made))
 
 
-def _sent(pipe: Connection, index: int, kind: str, value: Any) -> None:
+def _packed(index: int, kind: str, value: Any) -> tuple[bytes, list[np.ndarray]]:
+    """A result as it travels: what says which arrays follow, and those."""
     arrays = [np.ascontiguousarray(a) for a in value.arrays] if isinstance(value, Parcel) else None
     shapes = None if arrays is None else [(a.dtype.str, a.shape) for a in arrays]
-    pipe.send((index, kind, value.rest if isinstance(value, Parcel) else value, shapes))
-    for array in arrays or ():
+    rest = value.rest if isinstance(value, Parcel) else value
+    return bytes(ForkingPickler.dumps((index, kind, rest, shapes))), arrays or []
+
+
+def _send(pipe: Connection, head: bytes, arrays: Sequence[np.ndarray]) -> None:
+    pipe.send_bytes(head)
+    for array in arrays:
         left = array.reshape(-1).view(np.uint8).data
         while left:
             left = left[os.write(pipe.fileno(), left) :]
