@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +11,26 @@ from motet.data.mel import log_mel, mel_filters
 from motet.data.processor import ProcessorConfig, load_processor, make_processor
 from motet.errors import DataError
 from tests.data.media_fakes import tone, write_clip, write_wav
+
+
+def test_a_spectrogram_wakes_no_other_thread():
+    """OpenBLAS would, and its threads then spin beside whatever else the machine does."""
+    code = """
+import time, numpy
+from motet.data.mel import log_mel, mel_filters, _product
+wave = numpy.random.default_rng(0).normal(size=32_000).astype(numpy.float32)
+log_mel(wave)
+every, own = time.process_time(), time.thread_time()
+for _ in range(30):
+    log_mel(wave)
+assert time.process_time() - every < 1.5 * (time.thread_time() - own)
+power = numpy.random.default_rng(1).random((333, 201), numpy.float32)
+for mels in (1, 80, 128, 200):
+    whole = power.astype(float) @ mel_filters(mels)
+    numpy.testing.assert_allclose(_product(power, mel_filters(mels)), whole, rtol=1e-5)
+"""
+    free = {key: value for key, value in os.environ.items() if not key.endswith("NUM_THREADS")}
+    subprocess.run([sys.executable, "-c", code], env=free, check=True)
 
 
 def test_log_mel_equals_transformers():
