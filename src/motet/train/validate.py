@@ -15,6 +15,7 @@ from motet.metrics import auroc, confusion_matrix, macro_f1, multilabel_metrics,
 from motet.train.collapse import spread_of
 from motet.types import Output, TokenBatch
 
+LEAST = 1e-12  # a share of nothing would be an infinite loss
 _HIGHER = ("score", "R@10", ".macro_f1", ".accuracy", ".auroc", ".skill")
 
 
@@ -38,16 +39,19 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
     """Means over the batches of `loader`, weighted by their samples.
 
     Besides the loss and its parts: "R@10", the mean over ordered pairs of modalities with each
-    batch as the gallery (so use large batches), and per task "<task>.macro_f1", "<task>.accuracy"
-    and "<task>.auroc", or "<task>.mae" and "<task>.skill" (1 - error / error of the median). "score" is
-    the mean of recall, AUROC and skill: the loss of a small set often rises while all of these still
-    improve, and on few rows F1 jumps from epoch to epoch where AUROC does not. "rank/<modality>" and
-    "spread/<modality>" tell whether embeddings collapse, see `motet.train.collapse`.
+    batch as the gallery (so use large batches), and per task "<task>.macro_f1", "<task>.accuracy",
+    "<task>.auroc", "<task>.mae" and "<task>.skill". Skill is the share of the error that is gone: for
+    numbers, of the median's absolute error; for classes, of the log loss of their frequencies (McFadden's
+    R squared). "alone.skill" is the mean over the heads of single modalities. "score" is the mean of every
+    task's skill and of "alone.skill"; with "R@10" it is the mean of that and of every task's AUROC (of
+    numbers, skill), since retrieval still improves long after the log loss of few rows has turned up.
+    "rank/<modality>" and "spread/<modality>" tell whether embeddings collapse, see `motet.train.collapse`.
     """
     model.eval()
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
     answers: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    alone: dict[str, list[tuple[Tensor, Tensor]]] = {}
     vectors: dict[str, list[np.ndarray]] = {}
     for arrived in loader.batches(0):
         batch = arrived.to(device)
@@ -63,10 +67,26 @@ def validate(model: nn.Module, objective: nn.Module, loader: Epoch, device: torc
         for task, predicted in output.predictions.items():
             if task in batch.targets:
                 answers.setdefault(task, []).append((predicted.float().cpu(), batch.targets[task].cpu()))
+        for m, said in output.modality_predictions.items():
+            here = output.present[:, batch.layout.modalities.index(m)].cpu()
+            for task in said.keys() & batch.targets.keys():
+                pair = said[task].float().cpu()[here], batch.targets[task].cpu()[here]
+                alone.setdefault(f"{m}/{task}", []).append(pair)
     result = {key: total / weights[key] for key, total in sums.items()}
     result |= _tasks(answers) | spread_of({m: np.concatenate(parts) for m, parts in vectors.items()})
-    jobs = [value for key, value in result.items() if key.endswith(("R@10", ".auroc", ".skill"))]
-    return result | {"score": float(np.mean(jobs)) if jobs else -result.get("loss", 0.0)}
+    skills = [value for key, value in _tasks(alone).items() if key.endswith(".skill")]
+    result |= {"alone.skill": float(np.mean(skills))} if skills else {}
+    return result | {"score": _score(result, answers.keys())}
+
+
+def _score(result: Mapping[str, float], tasks: Iterable[str]) -> float:
+    if "R@10" in result:
+        jobs = [result.get(f"{task}.auroc", result.get(f"{task}.skill")) for task in tasks]
+        jobs.append(result["R@10"])
+    else:
+        jobs = [result.get(key) for key in (*(f"{task}.skill" for task in tasks), "alone.skill")]
+    found = [job for job in jobs if job is not None]
+    return float(np.mean(found)) if found else -result.get("loss", 0.0)
 
 
 def _recall(output: Output, batch: TokenBatch) -> dict[str, float]:
@@ -84,28 +104,37 @@ def _recall(output: Output, batch: TokenBatch) -> dict[str, float]:
 
 
 def _tasks(answers: Mapping[str, list[tuple[Tensor, Tensor]]]) -> dict[str, float]:
+    """What is measured of each task by its logits or numbers, and its targets."""
     result: dict[str, float] = {}
+    measured: dict[str, float | None]
     for task, pairs in answers.items():
         predicted, target = (torch.cat(side).numpy() for side in zip(*pairs, strict=True))
+        classes = predicted.ndim == 2 and target.ndim == 1
+        kept = target >= 0 if classes else ~np.isnan(target.reshape(len(target), -1)).any(1)
+        predicted, target = predicted[kept], target[kept]
+        if not len(target):
+            continue
         if target.ndim == 2:
-            kept = ~np.isnan(target).any(1)
-            names = [str(c) for c in range(target.shape[1])]
-            found = multilabel_metrics(predicted[kept], target[kept], names)
-            shown = {k: found.get(k) for k in ("macro_f1", "accuracy", "auroc")}
-            result |= {f"{task}.{k}": float(v) for k, v in shown.items() if v is not None}
+            found = multilabel_metrics(predicted, target, [str(c) for c in range(target.shape[1])])
+            measured = {k: found.get(k) for k in ("macro_f1", "accuracy", "auroc")}
+            frequency = np.where(target > 0.5, target.mean(0), 1 - target.mean(0))
+            loss = np.logaddexp(0.0, np.where(target > 0.5, -predicted, predicted))
+            measured["skill"] = _gone(loss.mean(), -np.log(frequency).mean())
         elif predicted.ndim == 2:
-            kept = target >= 0
-            if kept.any():
-                confusion = confusion_matrix(predicted[kept].argmax(1), target[kept], predicted.shape[1])
-                result[f"{task}.macro_f1"] = macro_f1(confusion)
-                result[f"{task}.accuracy"] = float(confusion.trace() / kept.sum())
-                area = auroc(softmax(predicted[kept]), target[kept])
-                result |= {} if area is None else {f"{task}.auroc": area}
+            confusion = confusion_matrix(predicted.argmax(1), target, predicted.shape[1])
+            shares, rows = softmax(predicted), np.arange(len(target))
+            measured = {"macro_f1": macro_f1(confusion), "accuracy": confusion.trace() / len(target)}
+            measured["auroc"] = auroc(shares, target)
+            frequency = confusion.sum(1)[target] / len(target)
+            loss = -np.log(np.maximum(shares[rows, target], LEAST))
+            measured["skill"] = _gone(loss.mean(), -np.log(frequency).mean())
         else:
-            kept = ~np.isnan(target)
-            if kept.any():
-                error = float(np.abs(predicted[kept] - target[kept]).mean())
-                constant = float(np.abs(target[kept] - np.median(target[kept])).mean())
-                result[f"{task}.mae"] = error
-                result[f"{task}.skill"] = 1.0 - error / constant if constant > 0 else 0.0
+            error = np.abs(predicted - target).mean()
+            measured = {"mae": error, "skill": _gone(error, np.abs(target - np.median(target)).mean())}
+        result |= {f"{task}.{key}": float(value) for key, value in measured.items() if value is not None}
     return result
+
+
+def _gone(error: float, usual: float) -> float:
+    """The share of the usual error that is gone; 0 where there is none to lose."""
+    return 1.0 - float(error / usual) if usual > 0 else 0.0
