@@ -43,5 +43,10 @@ def test_a_table_in_s3_is_read_with_its_sounds_and_their_words(store, tmp_path):
     assert (opened.root / "a.srt").is_file()
     errors = [f for f in check_opened(opened, infer_columns(opened)).findings if f.level == "error"]
     assert [(f.rule, f.lines) for f in errors] == [("missing file", (4,))]
+    before = opened.root
+    write_wav(folder / "b.wav", tone(0.5, hertz=300))
+    store.put(str(folder / "b.wav"), "talks/set/b.wav")
+    opened = open_table("s3://talks/set/t.csv", remote=True)  # the table is the same, what it names is not
+    assert opened.root == before and (before / "b.wav").read_bytes() == (folder / "b.wav").read_bytes()
     with pytest.raises(DataError, match="nothing is there"):
         open_table("s3://talks/none.csv", remote=True)

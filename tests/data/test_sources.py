@@ -285,6 +285,29 @@ def test_transcripts_come_with_a_table_at_an_address(tmp_path, monkeypatch):
     assert here == {"t.jsonl", *files} - {"v/a.nfo", "v/d.srt"}
 
 
+def test_what_changed_at_an_address_is_fetched_again(tmp_path, monkeypatch):
+    """Media are known by what their own store says of them, not by the table that names them."""
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    monkeypatch.setenv("MOTET_CACHE", str(tmp_path / "cache"))
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/news/t.csv", b"photo\np/1.png\np/2.png\np/3.png\n")
+    for i, colour in enumerate(("red", "green", "blue"), 1):
+        system.pipe_file(f"/news/p/{i}.png", png(colour))
+    opened = open_table("memory://news/t.csv", remote=True)
+    asked, get = [], system.get_file
+    monkeypatch.setattr(system, "get_file", lambda name, *to: (asked.append(name), get(name, *to))[1])
+    open_table("memory://news/t.csv", remote=True)
+    assert not asked  # all is here
+    system.pipe_file("/news/p/1.png", png("pink"))
+    system.rm_file("/news/p/3.png")
+    again = open_table("memory://news/t.csv", remote=True)
+    assert again.root == opened.root and asked == ["/news/p/1.png"]
+    assert (again.root / "p" / "1.png").read_bytes() == png("pink")
+    assert not (again.root / "p" / "3.png").exists()
+    system.pipe_file("/news/t.csv", b"photo\np/2.png\n")
+    assert len(open_table("memory://news/t.csv", remote=True)) == 1
+
+
 def test_the_package_of_an_address_is_named_with_its_extra(monkeypatch):
     fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 

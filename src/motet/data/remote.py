@@ -1,16 +1,19 @@
 """Tables elsewhere, only where `data.remote=true` allows it: fetched once by `fsspec`, or by `datasets`.
 
 A table's file is copied into the cache with the media that its cells name and the transcripts beside
-them; a folder with all that is below it. Nothing else is ever fetched: a path that leaves the table's
-folder is refused.
+them; a folder with all that is below it. What changed since is fetched again: each file is known by what
+its own store says of it (tag or time of change, and size). Nothing else is ever fetched: a path that leaves
+the table's folder is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import posixpath
 import re
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -21,6 +24,10 @@ from motet.data.transcript import BESIDE, is_transcript
 from motet.errors import ConfigError, DataError, missing_extra
 
 MEDIA_CELLS = 100_000  # files fetched for one table
+TELLING = (  # names under which stores say what changes with a file: its tag, or else its time
+    ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "generation", "blob_id"),
+    ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created"),
+)
 LOOK_AT = 20  # cells that tell whether a column names files
 EXTRAS = {"s3fs": "s3", "gcsfs": "gs"}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
@@ -43,12 +50,14 @@ def fetch(address: str, *, remote: bool) -> Path:
     from motet.data.cache import default_cache
 
     try:
-        found = [path] if system.isfile(path) else sorted(system.find(path))
+        system.invalidate_cache()  # what an earlier look has found may have changed
+        infos = {path: system.info(path)} if system.isfile(path) else system.find(path, detail=True)
+        found = sorted(infos)
         if not found:
             raise DataError(f"{address}: nothing is there. Check the address.")
         single = found == [path]
         base = posixpath.dirname(path) if single else path.rstrip("/")
-        stamps = [str(system.ukey(name)) for name in found]
+        stamps = [_stamp(infos[name]) or _stamp(system.info(name)) for name in found]
         key = hashlib.sha256("\0".join([address, *found, *stamps]).encode()).hexdigest()
         home = default_cache() / "remote" / key
         for name in found:
@@ -100,13 +109,22 @@ def _below(name: str, base: str, address: str) -> str:
     return inner
 
 
-def _copy(system: Any, name: str, home: Path, inner: str) -> None:
+def _copy(system: Any, name: str, home: Path, inner: str, *, anew: bool = False) -> None:
     target = home / inner
-    if not target.is_file():
+    if anew or not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
         system.get_file(name, str(part))
         part.replace(target)
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    """What changes with a file, of all that a store says of it; "" where that is nothing."""
+    for kind in TELLING:
+        said = [str(info[key]) for key in kind if info.get(key)]
+        if said:
+            return f"{said[0]} {info.get('size')}"
+    return ""
 
 
 def _fetch_media(system: Any, base: str, home: Path, table: Path, address: str) -> None:
@@ -122,32 +140,62 @@ def _fetch_media(system: Any, base: str, home: Path, table: Path, address: str) 
         raise DataError(
             f"{address}: names {len(wanted)} files, more than {MEDIA_CELLS}. Use shards or Parquet."
         )
-    listed: dict[str, set[str]] = {}
-    for cell in wanted:
-        inner = posixpath.normpath(cell)
-        if inner.startswith(("..", "/")) or "://" in cell:
-            continue  # refused, with its line, when the cell is read
-        name = posixpath.join(base, inner)
-        folder, stem = posixpath.dirname(name), posixpath.splitext(inner)[0]
-        if folder not in listed:
-            listed[folder] = _names_in(system, folder)
-        beside = [stem + ending for ending in BESIDE] if kind_of(cell) in ("audio", "video") else []
-        try:
-            if posixpath.basename(name) in listed[folder] or system.isfile(name):
-                _copy(system, name, home, inner)
-            for one in beside:
-                if posixpath.basename(one) in listed[folder]:
-                    _copy(system, posixpath.join(base, one), home, one)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{address}: {cell!r} cannot be fetched: {error}.") from None
+    kept = home.with_name(home.name + ".json")
+    stamps = _read_stamps(kept)
+    listed: dict[str, dict[str, Any]] = {}
+    try:
+        for cell in wanted:
+            inner = posixpath.normpath(cell)
+            if inner.startswith(("..", "/")) or "://" in cell:
+                continue  # refused, with its line, when the cell is read
+            beside = [posixpath.splitext(inner)[0] + ending for ending in BESIDE]
+            try:
+                for one in [inner, *(beside if kind_of(cell) in ("audio", "video") else [])]:
+                    name = posixpath.join(base, one)
+                    folder = posixpath.dirname(name)
+                    if folder not in listed:
+                        listed[folder] = _listed(system, folder)
+                    info = listed[folder].get(posixpath.basename(name))
+                    if info is None and one == inner and system.isfile(name):  # web servers list nothing
+                        info = system.info(name)
+                    _bring(system, name, home, one, info, stamps)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{address}: {cell!r} cannot be fetched: {error}.") from None
+    finally:  # what has come need not come again
+        part = kept.with_suffix(".part")
+        part.write_text(json.dumps(stamps))
+        part.replace(kept)
 
 
-def _names_in(system: Any, folder: str) -> set[str]:
+def _bring(
+    system: Any, name: str, home: Path, inner: str, info: Mapping[str, Any] | None, stamps: dict[str, str]
+) -> None:
+    """One file as it is there now, by its stamp; none where there is none (any more)."""
+    if info is None:
+        (home / inner).unlink(missing_ok=True)
+        stamps.pop(inner, None)
+        return
+    stamp = _stamp(info) or _stamp(system.info(name))
+    _copy(system, name, home, inner, anew=stamps.get(inner) != stamp)
+    stamps[inner] = stamp
+
+
+def _read_stamps(path: Path) -> dict[str, str]:
+    """What each fetched file was known by; nothing where that is not known any more."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _listed(system: Any, folder: str) -> dict[str, Any]:
     """What lies in a folder; nothing where it cannot be listed, as of web servers."""
     try:
-        return {posixpath.basename(name.rstrip("/")) for name in system.ls(folder, detail=False)}
+        infos = system.ls(folder, detail=True)
     except (OSError, ValueError, NotImplementedError):
-        return set()
+        return {}
+    return {posixpath.basename(info["name"].rstrip("/")): info for info in infos}
 
 
 def _is_fetched(cell: Any) -> TypeGuard[str]:
