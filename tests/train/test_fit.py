@@ -98,6 +98,28 @@ def test_same_seed_same_weights_and_resume_is_bit_equal(table: Path, tmp_path: P
         run("cut", resume=True)
 
 
+def test_a_run_goes_on_in_smaller_pieces(table: Path, tmp_path: Path) -> None:
+    """As where memory ran out: no other setting of the training may change."""
+
+    def run(*more: str, stop_at: int = -1) -> Path:
+        return fit(
+            table,
+            out=tmp_path / "run",
+            settings=[*SMALL, *more],
+            preset="scratch",
+            resume=bool(more),
+            stop=lambda step: step == stop_at,
+            progress=QUIET,
+        )
+
+    with pytest.raises(Interrupted):
+        run(stop_at=2)
+    with pytest.raises(MismatchError, match=r"train\.lr"):
+        run("train.lr=0.5")
+    run("train.micro_batch=3")
+    assert load_folder(tmp_path / "run/checkpoints/last").documents["state.json"]["micro"] == 3
+
+
 def test_a_number_is_regressed_with_another_table_to_validate_on(table: Path, tmp_path: Path) -> None:
     out = fit(
         table,

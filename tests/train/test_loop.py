@@ -116,21 +116,22 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
         run_once(tmp_path / "run", resume=True)
 
 
-def test_sigterm_saves_and_restores_the_handler(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_handler_comes_back(number: signal.Signals, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
 
     class Terminating(FakeLoader):
         def batches(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
-            for number, batch in enumerate(super().batches(epoch, start)):
-                if number == 2:
-                    os.kill(os.getpid(), signal.SIGTERM)
+            for position, batch in enumerate(super().batches(epoch, start)):
+                if position == 2:
+                    os.kill(os.getpid(), number)
                 yield batch
 
     with pytest.raises(Interrupted) as caught:
         run_once(tmp_path / "run", loader=Terminating())
     assert caught.value.exit_code == 75
     assert load_folder(tmp_path / "run/checkpoints/last").documents["state.json"]["step"] == 3
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
 
 
 def test_poisoned_batches_are_skipped_and_named(tmp_path: Path) -> None:

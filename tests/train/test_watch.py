@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from motet.errors import ConfigError, Interrupted
 from motet.train.charts import Curve, chart
 from motet.train.loop import TrainConfig, train
 from motet.train.page import run_page
-from motet.train.run import RunFolder, read_lines
+from motet.train.run import Reporter, RunFolder, read_lines
 from motet.train.runs import length, runs_in, what_differs
 from motet.train.track import make_tracker, scalars
 from tests.train.training_fakes import FakeLoader, make
@@ -108,6 +110,20 @@ def test_timing_goes_on_where_the_run_does(runs: Path, tmp_path: Path) -> None:
     assert steps == [row["step"] for row in read_lines(runs / "a/timing.jsonl")] == [4, 6, 8, 10, 12]
     seconds = [row["seconds"] for row in read_lines(tmp_path / "run/timing.jsonl")]
     assert seconds == sorted(seconds) and seconds[-1] < 90
+
+
+def test_the_bar_says_losses_rates_speed_memory_and_the_time_left(tmp_path: Path) -> None:
+    model, objective = make()
+    reporter, shown = Reporter(), io.StringIO()
+    reporter.live, reporter.console = True, Console(file=shown, force_terminal=True, width=400)
+    run = RunFolder(tmp_path / "run", {"seed": 0, "config": {"train": {"metric": "loss"}}})
+    train(model, objective, FakeLoader(), None, CONFIG, run=run, reporter=reporter)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.getvalue())
+    assert re.search(
+        r"train .*12/12 +loss \d+\.\d{3}  contrastive \d+\.\d{3}  mood \d+\.\d{3}  lr \d\.\de-\d\d  "
+        r"\d+ samples/s  \d+ tokens/s  \d+ MiB +\d+:\d\d:\d\d",
+        text,
+    ), text[-600:]
 
 
 def test_runs_are_listed_with_what_differs(runs: Path) -> None:
