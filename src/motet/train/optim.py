@@ -208,9 +208,9 @@ def total_norm(parameters: Sequence[Tensor]) -> Tensor:
 
 def clip(parameters: Sequence[Tensor], limit: float, norm: Tensor) -> None:
     """Scale the gradients down so that their norm, now `norm`, is at most `limit`."""
-    for found in _gradients(parameters):
-        if found:
-            torch._foreach_mul_(found, float((limit / (norm + 1e-6)).clamp(max=1.0)))
+    factor = float(limit / (norm + 1e-6))
+    if factor < 1:
+        scale(parameters, factor)
 
 
 def scale(parameters: Sequence[Tensor], factor: float) -> None:
