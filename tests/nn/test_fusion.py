@@ -154,6 +154,13 @@ def test_late_uses_each_modality_alone_and_weighs_the_present_ones():
     x, layout = batch([NAMES, ("text", "audio"), ()])
     vectors, weights = fusion.per_modality(x, layout), fusion.weights(layout)
     assert vectors.shape == (3, 3, WIDTH)
+    for b, m in itertools.product(range(3), range(3)):  # an MLP of the mean token, written out
+        mine = x[(layout.sample == b) & (layout.modality == m)]
+        if len(mine):
+            first, _, last = fusion.head[NAMES[m]]
+            inner = first.weight @ mine.mean(0) + first.bias
+            inner = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
+            torch.testing.assert_close(vectors[b, m], last.weight @ inner + last.bias, atol=1e-12, rtol=0)
     torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 1, 0], dtype=F64))
     assert torch.equal(weights > 0, layout.present())
     assert (vectors[~layout.present()] == 0).all()

@@ -124,14 +124,22 @@ class AttentionFusion(nn.Module):
 class LateFusion(nn.Module):
     """A vector per modality from its own tokens alone, then a learned weighted mean of those present.
 
-    A linear head on the result is the weighted mean of the same head on each modality, so
-    `weights` says how much each modality's opinion counts.
+    The vector is an MLP of the mean token: a linear map cannot keep silent where its modality has nothing to
+    tell, see docs/decisions/fusions.md. A linear head on the result is the weighted mean of the same head on
+    each modality, so `weights` says how much each modality's opinion counts.
+
+    Source: Baltrusaitis et al. 2019, section 5.1 (late fusion by weighting), arXiv:1705.09406.
     """
 
     def __init__(self, width: int, modalities: Sequence[str]) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
-        self.head = nn.ModuleDict({name: nn.Linear(width, width) for name in modalities})
+        self.head = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+                for name in modalities
+            }
+        )
         self.weight = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in modalities})
 
     def per_modality(self, x: Tensor, layout: Layout) -> Tensor:
