@@ -5,11 +5,14 @@ A pure function of the rows' content and the columns, whatever their order.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +24,8 @@ from motet.errors import DataError
 
 # A text in this share of the rows, and in more than CATEGORY_ROWS, is a category ("dog"), not a caption.
 CATEGORY_SHARE, CATEGORY_ROWS = 0.05, 20
+CACHED = 1 << 16  # files that are not looked up again where they stand in several rows
+NONE = bytes(8)
 
 
 def group_rows(
@@ -47,61 +52,90 @@ def group_rows(
     has_media = np.zeros(len(table), bool)
     for keys in media:
         has_media |= keys >= 0
-    links = [*([np.stack(media)] if media else []), *_text_links(table, texts, has_media, searched)]
-    for name in {columns.group, columns.context} - {None}:
-        links.append(_codes(cell for (cell,) in table.iterate([str(name)])))
+    words, sets, name_of = _read(table, columns, texts)
+    links = [*([np.stack(media)] if media else []), *_text_links(words, has_media, searched), *sets]
     if near:
         links.append(np.full(len(table), -1, np.int64))
         for number, rows in enumerate(near):
             links[-1][list(rows)] = number
     roots = connected(links, len(table))
     names: dict[int, str] = {}
-    own = _own_names(table, [*columns.modalities], columns.group)
-    for root, name in zip(roots.tolist(), own, strict=True):
-        before = names.get(root)
+    for i, root in enumerate(roots.tolist()):
+        name, before = name_of(i), names.get(root)
         if before is None or name < before:  # the least, so that the order of rows does not matter
             names[root] = name
     return [names[root] for root in roots.tolist()]
 
 
-def _text_links(
-    table: Table, texts: Sequence[str], has_media: np.ndarray, searched: bool
-) -> list[np.ndarray]:
-    """(n,) int64 each: rows of equal number are linked by their texts; -1 for none.
+def _read(
+    table: Table, columns: Columns, texts: Sequence[str]
+) -> tuple[np.ndarray, list[np.ndarray], Callable[[int], str]]:
+    """What links rows, but for media, in one pass over the table.
 
-    A caption in one column links with the same words in another.
+    Numbers of the words of each text column (texts, n); of the values in each column that unites rows; and
+    what each row would call its group: its value in the group column, or a hash of its cells.
     """
-    if not texts:
+    names = [*columns.modalities]
+    places = [names.index(text) for text in texts]
+    words, context, own = [bytearray() for _ in texts], bytearray(), bytearray()
+    group, known = array("q"), dict[str, int]()
+    united = columns.group or columns.context or names[0]
+    for cells in table.iterate([*names, united, columns.context or united]):
+        for k, marks in zip(places, words, strict=True):
+            marks.extend(_mark(_text_key(cells[k])))
+        if columns.context:
+            context += _mark("" if cells[-1] is None else f"={cells[-1]}")
+        if columns.group and cells[-2] is not None:
+            group.append(known.setdefault(str(cells[-2]), len(known)))
+            continue
+        whole = "\0".join([_plain_text(cell) for cell in cells[: len(names)]])
+        own += hashlib.blake2b(whole.encode(errors="surrogatepass"), digest_size=16).digest()
+        group.append(-(len(own) // 16))
+    given = list(known)
+
+    def name(i: int) -> str:
+        at = group[i]
+        return given[at] if at >= 0 else "~" + own[-16 * at - 16 : -16 * at].hex()
+
+    # one numbering for all text columns: stacked, so that `connected` can link across them
+    numbered = _numbers(b"".join(words)).reshape(len(texts), len(table))
+    sets = [np.maximum(np.frombuffer(group, np.int64), -1)] if columns.group else []
+    return numbered, [*sets, *([_numbers(context)] if columns.context else [])], name
+
+
+def _text_links(words: np.ndarray, has_media: np.ndarray, searched: bool) -> list[np.ndarray]:
+    """(n,) or (texts, n) int64 each: rows of equal number are linked by their texts; -1 for none.
+
+    words: (texts, n) int64; a caption in one column links with the same words in another.
+    """
+    if not len(words):
         return []
-    known: dict[str, int] = {}
-    words = np.full((len(texts), len(table)), -1, np.int64)
-    for i, cells in enumerate(table.iterate(texts)):
-        for k, cell in enumerate(cells):
-            if cell is not None and (text := _text_key(cell)):
-                words[k, i] = known.setdefault(text, len(known))
     links = []
     if searched:
-        many = max(CATEGORY_ROWS, CATEGORY_SHARE * len(table))
+        many = max(CATEGORY_ROWS, CATEGORY_SHARE * words.shape[1])
         count = np.bincount(words[words >= 0], minlength=1)
-        # one numbering for all columns: stacked, so that `connected` can link across them
         links.append(np.where((words >= 0) & (count[words] <= many), words, -1))
     some = (words >= 0).any(0) & ~has_media
     if some.any():
-        alone = np.full(len(table), -1, np.int64)
+        alone = np.full(words.shape[1], -1, np.int64)
         code = np.zeros(int(some.sum()), np.int64)
         for line in words[:, some]:  # one number for each combination
-            code = np.unique(code * (len(known) + 1) + line + 1, return_inverse=True)[1]
+            code = np.unique(code * (int(words.max()) + 2) + line + 1, return_inverse=True)[1]
         alone[some] = code
         links.append(alone)
     return links
 
 
-def _codes(cells: Iterable[object]) -> np.ndarray:
-    """(n,) int64, equal for equal texts; -1 for empty cells."""
-    known: dict[str, int] = {}
-    return np.array(
-        [-1 if cell is None else known.setdefault(str(cell), len(known)) for cell in cells], np.int64
-    )
+def _mark(text: str) -> bytes:
+    """8 bytes that stand for a text, so that a million texts need not be kept; zeros for an empty one."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest() if text else NONE
+
+
+def _numbers(marks: bytes | bytearray) -> np.ndarray:
+    """(n,) int64 of n marks: equal where they are equal, from 0 on; -1 for empty texts."""
+    whole = np.frombuffer(marks, np.uint64)
+    values, numbers = np.unique(whole, return_inverse=True)
+    return numbers - 1 if len(values) and values[0] == 0 else numbers
 
 
 def connected(links: Sequence[np.ndarray], count: int) -> np.ndarray:
@@ -135,16 +169,6 @@ def connected(links: Sequence[np.ndarray], count: int) -> np.ndarray:
     return root
 
 
-def _own_names(table: Table, names: Sequence[str], group: str | None) -> Iterator[str]:
-    """What each row would call its group: its value in the group column, or a hash of its cells."""
-    for *cells, given in table.iterate([*names, group or names[0]]):
-        if group and given is not None:
-            yield str(given)
-        else:
-            whole = "\0".join([_plain_text(cell) for cell in cells])
-            yield "~" + hashlib.blake2b(whole.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-
-
 def _plain_text(cell: object) -> str:
     if cell is None or isinstance(cell, str):
         return cell or ""
@@ -165,46 +189,58 @@ def content_keys(table: Table, names: Sequence[str]) -> list[np.ndarray]:
     """
     if not names:
         return []
-    out = np.full((len(names), len(table)), -1, np.int64)
-    known: dict[str, int] = {}
-    files: dict[str, list[int]] = {}  # path -> its places in `out`
-    sized: list[tuple[int, int]] = []  # media in memory: place, size
+    place = functools.lru_cache(CACHED)(functools.partial(_place, table.root))
+    marks, sizes = bytearray(), array("q")  # row by row; size -1: not media, or none that can be read
     for i, cells in enumerate(table.iterate(names)):
         for k, cell in enumerate(cells):
-            place = k * len(table) + i
+            size = -1
             if isinstance(cell, list):
-                out[k, i] = known.setdefault(f"{names[k]}={json.dumps(cell)}", len(known))
+                marks += _mark(f"{names[k]}={json.dumps(cell)}")
             elif isinstance(cell, Blob):
-                sized.append((place, cell.size))
+                marks += _mark(f"place {i} {k}")
+                size = cell.size
             elif isinstance(cell, str):
-                files.setdefault(cell, []).append(place)
-    paths: dict[str, list[int]] = {}
-    for cell, places in files.items():
-        try:
-            path = str(resolve_media(cell, table.root, table.where(places[0] % len(table))))
-        except DataError:
-            out.reshape(-1)[places] = known.setdefault(f"cell {cell}", len(known))
-        else:
-            paths.setdefault(path, []).extend(places)
-    sizes = {path: os.stat(path).st_size for path in paths}
-    count = Counter([*sizes.values(), *(size for _, size in sized)])
-    for path, places in paths.items():
-        key = _file_digest(path) if count[sizes[path]] > 1 else path
-        out.reshape(-1)[places] = known.setdefault(key, len(known))
-    columns = [table.column(name) for name in names]
-    for place, size in sized:
-        k, i = divmod(place, len(table))
-        key = f"row {place}"
-        if count[size] > 1:
-            blob = columns[k][i]
-            key = hashlib.sha256(blob.read_bytes()).hexdigest() if isinstance(blob, Blob) else key
-        out[k, i] = known.setdefault(key, len(known))
-    return list(out)
+                mark, size = place(cell)
+                marks += mark
+            else:
+                marks += NONE
+            sizes.append(size)
+    keys = np.frombuffer(marks, np.uint64).copy()
+    read = _of_shared_size(keys, np.frombuffer(sizes, np.int64)).reshape(-1, len(names))
+    known: dict[int, bytes] = {}
+    if read.any():
+        for i, cells in enumerate(table.iterate(names)):
+            for k in np.flatnonzero(read[i]).tolist():
+                at = i * len(names) + k
+                keys[at] = int.from_bytes(_content(cells[k], table.root, int(keys[at]), known), sys.byteorder)
+    return list(_numbers(keys.tobytes()).reshape(-1, len(names)).T)
 
 
-def _file_digest(path: str) -> str:
+def _of_shared_size(keys: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether media of another mark have the same size. keys: (n,) marks."""
+    media = np.flatnonzero(sizes >= 0)
+    first = media[np.unique(keys[media], return_index=True)[1]]
+    values, count = np.unique(sizes[first], return_counts=True)
+    return np.isin(sizes, values[count > 1])
+
+
+def _place(root: Path, cell: str) -> tuple[bytes, int]:
+    """The mark of the file that a cell names, and its size."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return path
+        path = resolve_media(cell, root, "")
+        return _mark(f"file {path}"), os.stat(path).st_size
+    except (DataError, OSError):
+        return _mark(f"cell {cell}"), -1
+
+
+def _content(cell: object, root: Path, mark: int, known: dict[int, bytes]) -> bytes:
+    """The mark of what a media cell holds; that of a file is found once."""
+    if isinstance(cell, Blob):
+        return hashlib.sha256(cell.read_bytes()).digest()[:8]
+    if mark not in known:
+        try:
+            with resolve_media(str(cell), root, "").open("rb") as file:
+                known[mark] = hashlib.file_digest(file, "sha256").digest()[:8]
+        except (DataError, OSError):
+            known[mark] = mark.to_bytes(8, sys.byteorder)
+    return known[mark]
