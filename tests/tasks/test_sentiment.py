@@ -78,6 +78,16 @@ def test_a_whole_clip(analyzer, folder):
     assert by_predictor["scores"] == pytest.approx(said["probabilities"], abs=1e-5)
 
 
+def test_a_clip_under_another_name_is_seen_and_heard(analyzer, folder):
+    table = folder / "calls.csv"
+    table.write_text("recording,text\n0.mp4,it was lovely")
+    (row,) = analyzer.predictor.predict_table(table)
+    by_kind = analyzer.predictor.predict({"video": folder / "0.mp4", "text": "it was lovely"})
+    by_name = analyzer.predictor.predict({"clip": folder / "0.mp4", "text": "it was lovely"})
+    assert set(row["modalities"]) == set(by_kind["modalities"]) == {"clip", "clip_sound", "text"}
+    assert row["scores"] == by_kind["scores"] == pytest.approx(by_name["scores"])
+
+
 def test_what_is_missing_silent_or_empty_is_an_answer(analyzer, folder, tmp_path):
     mute = write_clip(tmp_path / "mute.mp4", [("positive", 1.0)], sound=False)
     said = analyzer.predict(video=mute, text="  ")

@@ -63,6 +63,7 @@ def entry_of(value: Any, processors: Mapping[str, Processor], *, where: str = "i
             kin = [m for m, p in processors.items() if p.kind == key]
             if key not in processors and len(kin) == 1:
                 names.setdefault(kin[0], key)
+                names.setdefault(f"{kin[0]}_sound", key)
         cells = {m: _free(value[names[m]], p, where) for m, p in processors.items() if m in names}
         if not cells and value:
             raise ConfigError(

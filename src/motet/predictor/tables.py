@@ -76,6 +76,8 @@ def columns_in(table: Table, processors: Mapping[str, Processor]) -> dict[str, s
             free = [c for c, kind in found.items() if kind == processor.kind and c not in columns.values()]
             if m not in columns and len(free) == 1:
                 columns[m] = free[0]
+        sounds = {f"{m}_sound": column for m, column in columns.items() if processors[m].kind == "video"}
+        columns |= {m: column for m, column in sounds.items() if m in processors and m not in columns}
     if not columns:
         wanted = ", ".join(f"{m} ({p.kind})" for m, p in processors.items())
         raise DataError(
