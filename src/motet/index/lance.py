@@ -12,8 +12,10 @@ of it where so few are left that comparing them all is fast.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +26,7 @@ import pyarrow as pa
 from motet.errors import missing_extra
 from motet.index.entries import FOUND, Among, Condition, Entry, Found, all_of
 from motet.index.lance_files import ENDINGS, local, reading, storing, unwritten, whole
+from motet.index.lance_tuning import Tuning, index_fields, lists_for, tune, tuning_of
 from motet.index.sql import PREFIX, sql_of
 
 if TYPE_CHECKING:
@@ -35,11 +38,10 @@ INDEX_FROM = 50_000  # entries, below which scanning all is fast enough
 TEND_AFTER = 64  # small files, after which they are merged
 UNINDEXED = 0.1  # of the entries, which are scanned, before the index takes them in
 FEW = 400  # entries left by a filter, up to which reading and comparing them all is faster
-LISTS, PROBES, FOR = 200, 30, 200_000  # of the index, and those searched; for so many entries, else by root
 BITS = 4  # a dimension in the codes of the index: 1 needs four times the candidates
 AT_ONCE = 16  # queries that are under way together
-REFINE = 4  # candidates compared again for every row wanted
-ENTRY = ["key", "id", "digest", "modality", "first", "fields"]
+HIT = "hit"  # id, modality and fields in one cell: each column that a search reads is a read of its own
+ENTRY = ["key", "id", "digest", "modality", "first", HIT]
 WHOLE = ["thumbnail", "vector"]
 TYPES = {"text": pa.string(), "number": pa.float64(), "flag": pa.bool_()}
 
@@ -54,7 +56,8 @@ class LanceDatabase:
             raise missing_extra("index", "lancedb", "the store lancedb") from None
         self.place, self.width = place, width
         self._folder = local(place)
-        self._built, self._probes = False, 0.0
+        self._built = False
+        self._tuning: Tuning | None = None
         with storing(place):
             self._connection = _run(lancedb.connect_async(str(place), read_consistency_interval=timedelta(0)))
             schema = pa.schema(
@@ -70,6 +73,9 @@ class LanceDatabase:
                 if there
                 else self._connection.create_table("rows", schema=schema)
             )
+            before_hit = HIT not in _run(self._table.schema()).names  # made by an earlier Motet
+        self._entry = [*ENTRY[:-1], "fields"] if before_hit else ENTRY
+        self._found = FOUND if before_hit else [HIT]
 
     def refresh(self) -> None:
         """Every read sees the newest commit."""
@@ -123,7 +129,9 @@ class LanceDatabase:
             if column.name == "vector":
                 flat = np.concatenate([np.asarray(e.vector, np.float32) for e in entries])
                 columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.width)
-            elif column.name in (*ENTRY, "thumbnail"):
+            elif column.name == HIT:
+                columns[HIT] = pa.array([hit_cell(e.id, e.modality, e.fields) for e in entries])
+            elif column.name in (*self._entry, "thumbnail"):
                 columns[column.name] = pa.array([getattr(e, column.name) for e in entries], column.type)
             else:
                 kind = next(kind for kind, prefix in PREFIX.items() if column.name[0] == prefix)
@@ -148,8 +156,8 @@ class LanceDatabase:
     def fetch(
         self, condition: Condition, *, limit: int | None = None, whole: bool = False
     ) -> Iterator[Entry]:
-        for row in self._rows([*ENTRY, *(WHOLE if whole else [])], condition, limit=limit):
-            yield Entry(**row)
+        for row in self._rows([*self._entry, *(WHOLE if whole else [])], condition, limit=limit):
+            yield Entry(**_opened(row))
 
     def _rows(
         self, columns: list[str], *conditions: Condition, limit: int | None = None
@@ -184,26 +192,29 @@ class LanceDatabase:
         return found
 
     async def _nearest_to(
-        self, query: np.ndarray, limit: int, sql: str | None, lists: int | None
+        self, query: np.ndarray, limit: int, sql: str | None, how: Tuning | None
     ) -> list[Found]:
         search = self._table.query().nearest_to(query).column("vector").distance_type("cosine")
-        search = search.limit(limit).select([*FOUND, "_distance"])
+        search = search.limit(limit).select([*self._found, "_distance"])
         search = search.where(sql) if sql else search
-        if lists is None:
+        if how is None:
             search = search.bypass_vector_index()
         else:
-            search = search.nprobes(lists).refine_factor(REFINE)
+            search = search.nprobes(how.probes).refine_factor(how.refine)
         rows = (await search.to_arrow()).to_pylist()
-        return [Found(1 - row.pop("_distance"), **row) for row in rows]
+        return [Found(1 - row.pop("_distance"), **_opened(row)) for row in rows]
 
-    async def _how(self, sql: str | None) -> int | None:
-        """How many lists to search, so that as much is seen under a filter as without; None: compare all."""
-        if not self._probes:  # not counted again: the index keeps the number of its lists
-            self._probes = PROBES * max(1.0, (await self._table.count_rows() / FOR) ** 0.5)
+    async def _how(self, sql: str | None) -> Tuning | None:
+        """As many lists that as much is seen under a filter as without; None: compare all."""
+        if self._tuning is None:
+            self._tuning = await tuning_of(self._table)
         if sql is None:
-            return round(self._probes)
+            return self._tuning
         left = await self._table.count_rows(sql)
-        return None if left <= FEW else round(self._probes * await self._table.count_rows() / left)
+        if left <= FEW:
+            return None
+        probes = self._tuning.probes * await self._table.count_rows() / left
+        return replace(self._tuning, probes=round(probes))
 
     async def _indexed(self) -> bool:
         if not self._built:
@@ -235,16 +246,15 @@ class LanceDatabase:
     async def _build(self) -> None:
         from lancedb.index import Bitmap, BTree, IvfRq
 
-        lists = max(1, round(LISTS * (await self._table.count_rows() / FOR) ** 0.5))
-        codes = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=lists)
-        await self._table.create_index("vector", config=codes)
         for name in ("key", "id"):
             await self._table.create_index(name, config=BTree())
         for name in ("modality", "first"):
             await self._table.create_index(name, config=Bitmap())
-        for column in await self._table.schema():
-            if column.name[0] == "n" and column.name not in ENTRY:
-                await self._table.create_index(column.name, config=BTree())
+        await index_fields(self._table)
+        lists = lists_for(await self._table.count_rows())
+        codes = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=lists)
+        await self._table.create_index("vector", config=codes)
+        await tune(self._table)
 
     def drop(self) -> None:
         with storing(self.place):
@@ -254,6 +264,19 @@ class LanceDatabase:
         parts = all_of(conditions)
         known = set((await self._table.schema()).names) if parts else set()
         return " AND ".join(sql_of(part, known) for part in parts) or None
+
+
+def hit_cell(id: str, modality: str, fields: str) -> str:
+    """What a search reads of an entry, in one cell: three lines of JSON, in which no line breaks."""
+    return "\n".join([json.dumps(id), json.dumps(modality), fields])
+
+
+def _opened(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table with its id, modality and fields."""
+    if HIT in row:
+        id, modality, row["fields"] = row.pop(HIT).split("\n", 2)
+        row["id"], row["modality"] = json.loads(id), json.loads(modality)
+    return row
 
 
 def _run(asked: Coroutine[Any, Any, T]) -> T:
