@@ -13,7 +13,8 @@ from PIL import Image
 from motet.checkpoint import load_folder
 from motet.errors import ConfigError, Interrupted, MismatchError
 from motet.model import TaskSpec
-from motet.train.fit import fit
+from motet.train.fit import fit, train_job
+from motet.train.job import Job
 from motet.train.run import Reporter
 from motet.train.settings import ModelSettings, TrainSettings, read_settings
 from motet.types import ModalitySpec
@@ -70,6 +71,21 @@ def test_leaves_a_whole_model_folder(table: Path, tmp_path: Path) -> None:
     assert len(metrics["retrieval"]) == 2
     kinds = [json.loads(line)["kind"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert kinds.count("epoch") == 3
+
+
+@pytest.mark.parametrize(
+    ("label", "said", "loses"),
+    [(None, (), False), ("mood", (), True), (None, ("train.modality_dropout=0.5",), True)],
+)
+def test_alignment_alone_loses_no_modality(
+    table: Path, tmp_path: Path, label: str | None, said: tuple[str, ...], loses: bool
+) -> None:
+    settings = (*SMALL, "columns.score=ignore", "train.epochs=1", *said)
+    settings += () if label else ("columns.mood=ignore",)
+    done = train_job(Job(table, label=label, settings=settings, preset="scratch"), tmp_path / "run", QUIET)
+    loader = done.data.loader(done.opened.config, 0, done.opened.world)
+    whole = [bool(batch.layout.present().all()) for epoch in range(3) for batch in loader.batches(epoch)]
+    assert all(whole) != loses
 
 
 def test_same_seed_same_weights_and_resume_is_bit_equal(table: Path, tmp_path: Path) -> None:

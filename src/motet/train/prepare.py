@@ -82,6 +82,7 @@ class Parts:
         """The training batches of this rank; all ranks' together have `TrainSettings.batch` samples."""
         chosen = config.train
         specs = self.specs
+        together = bool(self.columns.labels) or config.model.guess_hidden
         return Loader(
             self.train,
             specs,
@@ -89,7 +90,7 @@ class Parts:
             config.loader.build(-(-chosen.batch(len(self.train)) // world.size)),
             seed=seed,
             shuffle=True,
-            modality_dropout=chosen.modality_dropout if len(specs) > 1 else 0.0,
+            modality_dropout=chosen.dropout(together=together) if len(specs) > 1 else 0.0,
             spec_augment=chosen.spec_augment,
             augment=AugmentConfig() if chosen.augment else None,
             hidden=config.model.guess_hidden,
