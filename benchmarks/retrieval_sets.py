@@ -1,8 +1,9 @@
 """Tux Paint's stamps as one table for retrieval: a row for every language in which a stamp is described.
 
 Columns: `picture`; `caption`, English; `own`, the caption in the row's language; `sounds`, how espeak-ng
-would pronounce it: counts of one and two sounds (IPA), hashed; `speech`, a person reading it, as frozen
-features. Rows that share a caption, a translation or a file are one group, and groups never cross the split.
+would pronounce it: counts of one and two sounds (IPA), hashed; `speech`, a person reading it, as Whisper's
+encoder hears it. Rows that share a caption, a translation or a file are one group, and groups never cross the
+split.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Described:
         return self.stamp.caption if self.language == "en" else self.stamp.own or ""
 
 
-def described(work: Path, languages: Sequence[str] = LANGUAGES) -> list[Described]:
+def described(work: Path, languages: Sequence[str], whisper: Path) -> list[Described]:
     """Every stamp in every language that describes it; features are made once, below `work`."""
     found = [(_drawn(stamp), language) for language in languages for stamp in find_stamps(language)]
     group = _groups([stamp for stamp, _ in found])
@@ -55,7 +56,7 @@ def described(work: Path, languages: Sequence[str] = LANGUAGES) -> list[Describe
         if stamp.speech is not None:
             features = work / "speech" / language / f"{stamp.id}.npy"
             if not features.exists():
-                embed = embed or SpeechEmbedding()
+                embed = embed or SpeechEmbedding(whisper)
                 features = _features(stamp.speech, features, embed)
         out.append(Described(stamp, language, own_group, features))
     return [one for one in out if one.own or one.features]
