@@ -120,6 +120,7 @@ def _projections(block: str, layer: str, value: np.ndarray) -> list[tuple[str, n
 def config(values: dict[str, np.ndarray]) -> dict[str, object]:
     words, width = values["decoder/embeddings/weight"].shape
     sides = ("encoder", "decoder")
+    layers = {s: sum(fnmatch(key, f"{s}/layer_*/ffn/linear_0/bias") for key in values) for s in sides}
     return {
         "model_type": "whisper",
         "architectures": ["WhisperForConditionalGeneration"],
@@ -130,10 +131,10 @@ def config(values: dict[str, np.ndarray]) -> dict[str, object]:
         "max_target_positions": len(values["decoder/position_encodings/encodings"]),
         "decoder_start_token_id": START,
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), END),
-        **{f"{s}_layers": sum(fnmatch(key, f"{s}/layer_*/ffn/linear_0/bias") for key in values) for s in sides},
+        **{f"{s}_layers": count for s, count in layers.items()},
         **{f"{s}_ffn_dim": len(values[f"{s}/layer_0/ffn/linear_0/bias"]) for s in sides},
         **{f"{s}_attention_heads": int(values[f"{s}/num_heads"]) for s in sides},
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":
