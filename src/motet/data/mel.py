@@ -9,6 +9,7 @@ import numpy as np
 RATE = 16_000
 N_FFT = 400
 HOP = 160
+BLOCK = 64  # frames at a time: small arrays stay in the cache, and malloc asks no pages of the kernel
 
 
 def _hz_to_mel(hz: np.ndarray) -> np.ndarray:
@@ -42,18 +43,19 @@ def log_mel(wave: np.ndarray, mels: int = 80) -> np.ndarray:
     count = len(wave) // HOP
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][:count]
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
-    power = np.abs(np.fft.rfft(frames * window, axis=1)) ** 2
-    log = np.log10(np.maximum(_product(power.astype(np.float32, copy=False), mel_filters(mels)), 1e-10))
+    mel = np.empty((count, mels), np.float32)
+    for start in range(0, count, BLOCK):
+        power = np.abs(np.fft.rfft(frames[start : start + BLOCK] * window, axis=1)) ** 2
+        _multiply(power, mel_filters(mels), mel[start : start + BLOCK])
+    log = np.log10(np.maximum(mel, 1e-10))
     return (np.maximum(log, log.max() - 8) + 4) / 4
 
 
-def _product(power: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """power @ filters in steps that OpenBLAS does in this thread (up to 2^18 products).
+def _multiply(power: np.ndarray, filters: np.ndarray, out: np.ndarray) -> None:
+    """out = power @ filters, in steps that OpenBLAS does in this thread (up to 2^18 products).
 
     Above, it wakes a thread on every core, which spins on for milliseconds after some microseconds of work.
     """
-    out = np.empty((len(power), filters.shape[1]), np.float32)
     step = max(8, 2**18 // filters.size // 8 * 8)
     for start in range(0, len(power), step):
         np.matmul(power[start : start + step], filters, out=out[start : start + step])
-    return out
