@@ -55,7 +55,10 @@ COMMON = (
     *("caption.backbone=minilm", "model.depth=1", "model.attend=[own]", "model.embedding=256"),
 )
 SETTINGS = {
-    "pictures": (*COMMON, "columns.speech=ignore", "columns.sounds=ignore", "train.epochs=24"),
+    "pictures": (
+        *(*COMMON, "columns.speech=ignore", "columns.sounds=ignore"),
+        *("train.epochs=60", "train.batch_size=256"),  # as many steps as the linear heads have
+    ),
     "speech": (
         *(*COMMON, "columns.speech=features", "columns.sounds=features", "sounds.normalise=false"),
         "train.epochs=14",
