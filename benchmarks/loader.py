@@ -4,8 +4,9 @@ Rows of a JPEG (500 x 400), then of a JPEG and a WAV of 2 s, as in `motet fit` w
 loop opens, decodes and resizes the same files (and makes log-mel spectrograms) in this process, in turn
 with the loader, so that a drifting machine hurts both alike; ratios are medians over the rounds.
 `of_bare` is samples/s against the bare loop's; `of_bare_cpu` the same by seconds of processor time, which a
-busy machine disturbs less (with no workers only). `--rows 100000` measures memory over as many rows of
-1,000 files instead.
+busy machine disturbs less (with no workers only). "bare loop, 2 processes" is the same work in processes
+that give nothing back: what a second core of the machine is worth. `--rows 100000` measures memory over as
+many rows of 1,000 files instead.
 
     python -m benchmarks.loader [--workers 0 2] [--samples 512] [--out benchmarks/results]
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import os
 import resource
 import statistics
@@ -35,6 +37,7 @@ from motet.data.loader import Loader, LoaderConfig
 from motet.data.mel import log_mel
 from motet.data.processor import ProcessorConfig, make_processor
 from motet.data.table import open_table
+from motet.data.workers import Pool
 
 SIZE = 224
 
@@ -60,9 +63,9 @@ def build(folder: Path, files: int, rows: int, *, sound: bool, width: int = 500)
     return path
 
 
-def bare(folder: Path, files: int, samples: int, *, sound: bool) -> None:
+def bare(folder: Path, files: int, samples: int | range, *, sound: bool) -> None:
     """The least that must be done: decode, resize, spectrogram."""
-    for i in range(samples):
+    for i in range(samples) if isinstance(samples, int) else samples:
         image = Image.open(folder / f"{i % files}.jpg").convert("RGB")
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -101,20 +104,27 @@ def speed(arguments: argparse.Namespace, *, sound: bool) -> dict[str, Any]:
         for one in loaders.values():
             for _ in one.batches(0):  # starts the worker processes, finds every file once
                 pass
-        bare(folder, n, n, sound=sound)
-        wall: dict[str, list[float]] = {"bare loop": [], **{key: [] for key in loaders}}
+        work_in = functools.partial(bare, folder, n, sound=sound)
+        pools = {f"bare loop, {w} processes": Pool(work_in, w) for w in arguments.workers if w}
+        parts = [range(at, min(at + 32, n)) for at in range(0, n, 32)]
+        for pool in pools.values():
+            list(pool.results(parts, str))
+        work_in(n)
+        wall: dict[str, list[float]] = {key: [] for key in ("bare loop", *pools, *loaders)}
         work: dict[str, list[float]] = {key: [] for key in wall}
         for epoch in range(arguments.rounds):
             for key in wall if epoch % 2 else reversed(wall):  # the first of a round has no advantage
                 begin, busy = time.perf_counter(), time.process_time()
                 if key == "bare loop":
-                    bare(folder, n, n, sound=sound)
+                    work_in(n)
+                elif key in pools:
+                    list(pools[key].results(parts, str))
                 else:
                     assert sum(len(batch.ids) for batch in loaders[key].batches(epoch)) == n
                 wall[key].append(time.perf_counter() - begin)
                 work[key].append(time.process_time() - busy)
-        for one in loaders.values():
-            one.close()
+        for used in (*loaders.values(), *pools.values()):
+            used.close()
 
     def of_bare(seconds: dict[str, list[float]], key: str) -> float:
         pairs = zip(seconds["bare loop"], seconds[key], strict=True)
@@ -129,7 +139,7 @@ def speed(arguments: argparse.Namespace, *, sound: bool) -> dict[str, Any]:
         if "0 workers" in key:
             found[key]["of_bare_cpu"] = of_bare(work, key)
     single = wall.get("loader, 0 workers")
-    for key in [key for key in wall if single and key not in ("bare loop", "loader, 0 workers")]:
+    for key in [key for key in loaders if single and key != "loader, 0 workers"]:
         faster = [a / b for a, b in zip(single or (), wall[key], strict=True)]
         found[key]["of_0_workers"] = round(statistics.median(faster), 3)
     return found
