@@ -49,7 +49,7 @@ async def tune(table: AsyncTable) -> None:
     offsets = np.unique(np.linspace(0, rows - 1, ASKED).astype(int)).tolist()
     sample = await table.take_offsets(offsets).select(["vector"]).to_arrow()
     queries = np.stack(sample["vector"].to_numpy())
-    truth = await _nearest(table, queries, None)
+    truth = await _truth(table, queries)
 
     async def enough(how: Tuning) -> bool:
         found = await _nearest(table, queries, how)
@@ -77,16 +77,31 @@ async def tuning_of(table: AsyncTable) -> Tuning:
         return usual(await table.count_rows())
 
 
-async def _nearest(table: AsyncTable, queries: np.ndarray, how: Tuning | None) -> list[set[str]]:
-    """The keys of each query's nearest rows; by comparing all where `how` is None."""
+async def _truth(table: AsyncTable, queries: np.ndarray) -> list[set[str]]:
+    """The keys of each query's nearest rows, by comparing all in one pass over the table."""
+    best = np.full((len(queries), TOP), -np.inf, np.float32)
+    keys = np.full((len(queries), TOP), "", object)
+    async for batch in await table.query().select(["key", "vector"]).to_batches(max_batch_length=4096):
+        vectors = batch["vector"].flatten().to_numpy().reshape(len(batch), -1)
+        lengths = np.linalg.norm(vectors, axis=1)
+        near = queries @ vectors.T / np.maximum(lengths, np.finfo(np.float32).tiny)
+        for query, scores in enumerate(near):
+            better = np.flatnonzero(scores > best[query, -1])
+            better = better[np.argsort(-scores[better])[:TOP]]
+            if len(better):
+                found = np.array(batch["key"].take(pa.array(better)).to_pylist(), object)
+                merged = np.concatenate([best[query], scores[better]])
+                order = np.argsort(-merged)[:TOP]
+                best[query], keys[query] = merged[order], np.concatenate([keys[query], found])[order]
+    return [{key for key in row if key} for row in keys.tolist()]
+
+
+async def _nearest(table: AsyncTable, queries: np.ndarray, how: Tuning) -> list[set[str]]:
+    """The keys of the rows that a search finds near each query."""
 
     async def one(query: np.ndarray) -> set[str]:
         search: Any = table.query().nearest_to(query).column("vector").distance_type("cosine")
-        search = search.limit(TOP).select(["key", "_distance"])
-        if how is None:
-            search = search.bypass_vector_index()
-        else:
-            search = search.nprobes(how.probes).refine_factor(how.refine)
+        search = search.limit(TOP).select(["key", "_distance"]).nprobes(how.probes).refine_factor(how.refine)
         return set((await search.to_arrow())["key"].to_pylist())
 
     found: list[set[str]] = []
