@@ -124,9 +124,9 @@ class AttentionFusion(nn.Module):
 class LateFusion(nn.Module):
     """A vector per modality from its own tokens alone, then a learned weighted mean of those present.
 
-    The vector is an MLP of the mean token; a linear map was behind where one modality decides and the others have
-    nothing to tell, see docs/decisions/fusions.md. A linear head on the result is the weighted mean of the same head on
-    each modality, so `weights` says how much each modality's opinion counts.
+    The vector is an MLP of the mean token: a linear map was behind where one modality decides and the
+    others have nothing to tell, see docs/decisions/fusions.md. A linear head on the result is the weighted
+    mean of the same head on each modality, so `weights` says how much each modality's opinion counts.
 
     Source: Baltrusaitis et al. 2019, section 5.1 (late fusion by weighting), arXiv:1705.09406.
     """
