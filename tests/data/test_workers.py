@@ -84,6 +84,7 @@ def test_processes_give_what_this_process_would_and_survive_kills():
         for a, b in zip(got, whole[epoch][start:], strict=True):
             assert same(a, b) and torch.equal(a.targets["y"], b.targets["y"]) and a.labels == b.labels
             assert torch.equal(a.values["photo"], b.values["photo"])
+    assert len(list(one.batches(2))) == len(whole[0])  # one that died with nothing left to do is noticed here
     assert not pids & {worker.process.pid for worker in one._pool.workers}  # both were replaced
     one.close()
     assert not one._pool.workers
