@@ -112,7 +112,7 @@ def measure(
 def one_run(name: str, table: Path, settings: list[str], seed: int, work: Path) -> dict[str, Any]:
     kept = work / f"{seed}.json"
     if kept.exists():
-        return json.loads(kept.read_text())  # type: ignore[no-any-return]
+        return json.loads(kept.read_text())
     shutil.rmtree(work / str(seed), ignore_errors=True)
     begin = time.process_time()
     job = Job(table, "score" if name in VADER else "digit", None, tuple(settings), "fast", seed, False)
