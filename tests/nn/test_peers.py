@@ -105,8 +105,9 @@ def test_one_modality_alone_is_enough(cls):
     assert fusion(x.float(), layout).shape == (2, WIDTH)
 
 
-def test_models_are_within_6_percent_of_the_default_s_size():
-    """With three modalities and what `fit` builds for a label; less where their features are larger."""
+def test_models_are_within_2_percent_of_the_default_s_size():
+    """With three modalities and what `fit` builds for a label; less where their features are larger. The
+    mean has no weights to give."""
     counts = {}
     for name in FUSIONS:
         specs = tuple(ModalitySpec(m, "features", "vectors", 300) for m in NAMES)
@@ -114,7 +115,8 @@ def test_models_are_within_6_percent_of_the_default_s_size():
         config = settings.build(specs, (TaskSpec("y", "number"),), contrastive=False)
         counts[name] = sum(p.numel() for p in Motet(config).parameters())
     default = counts[ModelSettings().fusion]
-    assert all(abs(count / default - 1) <= 0.06 for count in counts.values()), counts
+    assert 0.92 <= counts.pop("mean") / default <= 1
+    assert all(abs(count / default - 1) <= 0.02 for count in counts.values()), counts
 
 
 def test_wrong_use():
