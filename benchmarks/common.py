@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,15 @@ def _timed(run: Callable[[], object], device: str) -> float:
     begin = time.perf_counter()
     run()
     return (time.perf_counter() - begin) * 1e3
+
+
+@contextmanager
+def work_folder(given: Path | None) -> Iterator[Path]:
+    """The folder `given`, which keeps what is finished, or one that goes with the run; with it a cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = given or Path(folder)
+        os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
+        yield work
 
 
 def report(name: str, device: str, result: dict[str, Any], out: str | None) -> None:

@@ -11,14 +11,13 @@ and seeds, in percent; `epoch` counts from 0. No test row is read. `--work` keep
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import report
+from common import report, work_folder
 from fused import SEEDS
 from fused_sets import LABEL, make_table
 from numpy.typing import NDArray
@@ -44,9 +43,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder that keeps tables and answers")
     parser.add_argument("--out", help="a folder for the result")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        work = given.work or Path(folder)
-        os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
+    with work_folder(given.work) as work:
         seeds = SEEDS[: given.seeds]
         sets = {
             name: compare([answers(name, work, seed) for seed in seeds]) for name in given.sets.split(",")

@@ -17,16 +17,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import report
+from common import report, work_folder
 from fused_sets import LABEL, MODALITIES, make_table
 
 from motet.data.dataset import Dataset
@@ -52,9 +50,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder that keeps tables and finished runs")
     parser.add_argument("--out", help="a folder for the result")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        work = given.work or Path(folder)
-        os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
+    with work_folder(given.work) as work:
         seeds = SEEDS[: given.seeds]
         sets = {
             name: measure_set(name, work, seeds, given.set, fused_only=given.fused_only)

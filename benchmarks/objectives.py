@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import report
+from common import report, work_folder
 from fused import PARTS, SEEDS, one_run
 from fused_sets import BUILT, LANGUAGE, MODALITIES, make_table, read_built, write_table
 
@@ -62,9 +60,7 @@ def main() -> None:
     given = parser.parse_args()
     seeds = SEEDS[: given.seeds]
     result: dict[str, Any] = {"seeds": list(seeds), "settings": given.set}
-    with tempfile.TemporaryDirectory() as folder:
-        work = given.work or Path(folder)
-        os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
+    with work_folder(given.work) as work:
         if "retrieval" in given.tables:
             result["retrieval"] = {
                 arm: retrieval(work, arm, [*given.set, *settings], seeds)

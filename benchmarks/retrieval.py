@@ -21,7 +21,6 @@ queries encoded together and searched in LanceDB.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import report
+from common import report, work_folder
 from retrieval_linear import linear_heads, pooled
 from retrieval_sets import LANGUAGES, Described, described, split, write_table
 
@@ -82,9 +81,7 @@ def main() -> None:
     parser.add_argument("--out", help="a folder for the result")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        work = given.work or Path(folder)
-        os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
+    with work_folder(given.work) as work:
         rows = described(work, given.languages.split(","), given.whisper)
         found = [_seed(seed, rows, work, given) for seed in range(given.seeds)]
         result: dict[str, Any] = {

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from speech_embedding import SpeechEmbedding
 
-from motet.data.builtin.tuxpaint import Stamp, find_stamps
+from motet.data.builtin.tuxpaint import Stamp, draw_svg, find_stamps
 from motet.data.groups import connected
 from motet.data.sound import load_audio
 from motet.errors import DataError
@@ -46,8 +46,12 @@ class Described:
 
 
 def described(work: Path, languages: Sequence[str], whisper: Path) -> list[Described]:
-    """Every stamp in every language that describes it; features are made once, below `work`."""
-    found = [(_drawn(stamp), language) for language in languages for stamp in find_stamps(language)]
+    """Every stamp in every language that describes it; pictures and features are made once, below `work`."""
+    found = [
+        (replace(stamp, picture=_beside(work, stamp)), language)
+        for language in languages
+        for stamp in find_stamps(language)
+    ]
     group = _groups([stamp for stamp, _ in found])
     embed: SpeechEmbedding | None = None
     out = []
@@ -62,9 +66,18 @@ def described(work: Path, languages: Sequence[str], whisper: Path) -> list[Descr
     return [one for one in out if one.own or one.features]
 
 
-def _drawn(stamp: Stamp) -> Stamp:
-    """Without a picture where that is an SVG: the figures are the same with and without the extra `svg`."""
-    return replace(stamp, picture=None) if stamp.picture and stamp.picture.suffix == ".svg" else stamp
+def _beside(work: Path, stamp: Stamp) -> Path | None:
+    """The stamp's picture as a PNG below `work`; None without one, or where its SVG cannot be drawn."""
+    if stamp.picture is None:
+        return None
+    copy = work / "picture" / f"{stamp.id}.png"
+    if not copy.exists():
+        drawn = draw_svg(stamp.picture) if stamp.picture.suffix == ".svg" else stamp.picture.read_bytes()
+        if drawn is None:
+            return None
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(drawn)
+    return copy
 
 
 def _features(sound: Path, path: Path, embed: SpeechEmbedding) -> Path | None:
@@ -119,14 +132,14 @@ def split(rows: Sequence[Described], seed: int) -> dict[int, str]:
 
 
 def write_table(rows: Sequence[Described], part: dict[int, str], path: Path) -> Path:
-    """The table of the rows whose part is not ""; pictures lie beside it."""
+    """The table of the rows whose part is not "", in the folder that `described` was given."""
     rows = [row for row in rows if part[row.group]]
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
         out.writerow(COLUMNS)
         for row, ipa in zip(rows, _pronounced(rows), strict=True):
             stamp, features = row.stamp, row.features and row.features.relative_to(path.parent)
-            picture = stamp.picture and _beside(path.parent, stamp.picture, f"{stamp.id}.png")
+            picture = stamp.picture and stamp.picture.relative_to(path.parent)
             counts = path.parent / "sounds" / row.language / f"{stamp.id}.npy"
             if ipa and not counts.exists():
                 counts.parent.mkdir(parents=True, exist_ok=True)
@@ -149,14 +162,6 @@ def _counts(text: str) -> np.ndarray:
                 code = (code * 1_000_003 + ord(letter)) % SOUNDS
             out[code] += 1
     return np.sqrt(out)
-
-
-def _beside(folder: Path, picture: Path, name: str) -> Path:
-    copy = folder / "picture" / name
-    if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(picture.read_bytes())
-    return copy.relative_to(folder)
 
 
 def _pronounced(rows: Sequence[Described]) -> list[str]:

@@ -24,14 +24,13 @@ import os
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import report
+from common import report, work_folder
 from sentiment_clips import DECIDES, clips_table, thirds
 from sentiment_sets import ARCHIVE, VADER, emoji_table, vader_table
 
@@ -61,9 +60,7 @@ def main() -> None:
     results: dict[str, Any] = {
         **{"seeds": list(SEEDS[: given.seeds]), "default": ModelSettings().fusion, "skipped": [], "sets": {}}
     }
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(given.work or folder).resolve()
-        os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
+    with work_folder(given.work and Path(given.work).resolve()) as work:
         for name in given.sets.split(","):
             table = _table(name, work / "data" / name, given.rows)
             if isinstance(table, str):

@@ -20,13 +20,12 @@ import os
 import random
 import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import report
+from common import report, work_folder
 from PIL import Image
 from sentiment_sets import VADER, vader_table
 
@@ -68,9 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     names = ["default", *given.only.split(",")] if given.only else list(GRID)
     seeds = SEEDS[: given.seeds]
-    with tempfile.TemporaryDirectory() as folder:
-        work = given.work or Path(folder)
-        os.environ.setdefault("MOTET_CACHE", str(work / "cache"))
+    with work_folder(given.work) as work:
         sets = {}
         for name in given.sets.split(","):
             sizes: dict[str, Any] = {}

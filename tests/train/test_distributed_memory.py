@@ -16,21 +16,13 @@ from motet.model import Motet
 from motet.train import gradcache
 from motet.train.distributed import World, join
 from motet.train.loop import train
-from motet.train.run import Reporter, RunFolder
+from motet.train.run import RunFolder
 from motet.types import Output, TokenBatch
 from tests.train.processes import two_processes
 from tests.train.test_distributed import LOSS, MODEL, TRAIN, Slices
+from tests.train.training_fakes import Said
 
 CASES = (("ddp", "forward"), ("ddp", "backward"), ("ddp", "loss"), ("fsdp", "loss"))
-
-
-class Heard(Reporter):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def run(path: Path, world: World, lacking: Callable[[Motet, Objective], None] | None = None) -> list[str]:
@@ -40,7 +32,7 @@ def run(path: Path, world: World, lacking: Callable[[Motet, Objective], None] | 
         lacking(model, objective)
     with world.main_first():
         folder = RunFolder(path, {}, resume=not world.main)
-    heard = Heard()
+    heard = Said()
     train(model, objective, Slices(world), None, TRAIN, run=folder, world=world, reporter=heard)
     return heard.lines
 

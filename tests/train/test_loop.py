@@ -16,8 +16,8 @@ from torch import Tensor
 from motet.checkpoint import load_folder
 from motet.errors import ConfigError, DataError, Interrupted, MotetError
 from motet.train.loop import Best, TrainConfig, train
-from motet.train.run import Reporter, RunFolder
-from tests.train.training_fakes import FakeLoader, make
+from motet.train.run import RunFolder
+from tests.train.training_fakes import FakeLoader, Said, make
 
 CONFIG = TrainConfig(epochs=4, lr=3e-3, log_steps=3, ema=0.9, checkpoint_seconds=0, metric="loss")
 
@@ -38,17 +38,6 @@ def run_once(
         **more,  # type: ignore[arg-type]
     )
     return best, model.state_dict()
-
-
-class Said(Reporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def assert_equal_runs(a: Path, b: Path) -> None:

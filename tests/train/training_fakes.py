@@ -10,6 +10,7 @@ from motet.losses import LossConfig, Objective
 from motet.model import Motet, MotetConfig, TaskSpec
 from motet.nn.block import BlockConfig
 from motet.nn.mot import MoTConfig
+from motet.train.run import Reporter
 from motet.types import Layout, ModalitySpec, TokenBatch
 
 SPECS = (
@@ -62,3 +63,14 @@ class FakeLoader:
             if number in self.poisoned:
                 batch.values["sound"].fill_(float("nan"))
             yield batch
+
+
+class Said(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)

@@ -57,7 +57,7 @@ def fetch(address: str, *, remote: bool) -> Path:
             raise DataError(f"{address}: nothing is there. Check the address.")
         single = found == [path]
         base = posixpath.dirname(path) if single else path.rstrip("/")
-        stamps = [_stamp(infos[name]) or _stamp(system.info(name)) for name in found]
+        stamps = [_known_by(system, name, infos[name]) for name in found]
         key = hashlib.sha256("\0".join([address, *found, *stamps]).encode()).hexdigest()
         home = default_cache() / "remote" / key
         for name in found:
@@ -118,6 +118,11 @@ def _copy(system: Any, name: str, home: Path, inner: str, *, anew: bool = False)
         part.replace(target)
 
 
+def _known_by(system: Any, name: str, info: Mapping[str, Any]) -> str:
+    """A file's stamp; some stores say more of one file than in a listing."""
+    return _stamp(info) or _stamp(system.info(name))
+
+
 def _stamp(info: Mapping[str, Any]) -> str:
     """What changes with a file, of all that a store says of it; "" where that is nothing."""
     for kind in TELLING:
@@ -175,7 +180,7 @@ def _bring(
         (home / inner).unlink(missing_ok=True)
         stamps.pop(inner, None)
         return
-    stamp = _stamp(info) or _stamp(system.info(name))
+    stamp = _known_by(system, name, info)
     _copy(system, name, home, inner, anew=stamps.get(inner) != stamp)
     stamps[inner] = stamp
 

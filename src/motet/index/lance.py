@@ -26,7 +26,7 @@ import pyarrow as pa
 from motet.errors import missing_extra
 from motet.index.entries import FOUND, Among, Condition, Entry, Found, all_of
 from motet.index.lance_files import ENDINGS, local, reading, storing, unwritten, whole
-from motet.index.lance_tuning import Tuning, index_fields, lists_for, tune, tuning_of
+from motet.index.lance_tuning import Tuning, index_fields, lists_for, near, tune, tuning_of
 from motet.index.sql import PREFIX, sql_of
 
 if TYPE_CHECKING:
@@ -194,14 +194,8 @@ class LanceDatabase:
     async def _nearest_to(
         self, query: np.ndarray, limit: int, sql: str | None, how: Tuning | None
     ) -> list[Found]:
-        search = self._table.query().nearest_to(query).column("vector").distance_type("cosine")
-        search = search.limit(limit).select([*self._found, "_distance"])
-        search = search.where(sql) if sql else search
-        if how is None:
-            search = search.bypass_vector_index()
-        else:
-            search = search.nprobes(how.probes).refine_factor(how.refine)
-        rows = (await search.to_arrow()).to_pylist()
+        found = await near(self._table, query, limit, self._found, how, sql)
+        rows = found.to_pylist()
         return [Found(1 - row.pop("_distance"), **_opened(row)) for row in rows]
 
     async def _how(self, sql: str | None) -> Tuning | None:

@@ -43,6 +43,25 @@ def usual(rows: int) -> Tuning:
     return Tuning(round(PROBES * max(1.0, (rows / FOR) ** 0.5)))
 
 
+async def near(
+    table: AsyncTable,
+    query: np.ndarray,
+    limit: int,
+    columns: list[str],
+    how: Tuning | None,
+    sql: str | None = None,
+) -> pa.Table:
+    """The rows nearest to the query by cosine, best first, with their `_distance`; how None: of all."""
+    search: Any = table.query().nearest_to(query).column("vector").distance_type("cosine")
+    search = search.limit(limit).select([*columns, "_distance"])
+    search = search.where(sql) if sql else search
+    if how is None:
+        search = search.bypass_vector_index()
+    else:
+        search = search.nprobes(how.probes).refine_factor(how.refine)
+    return await search.to_arrow()
+
+
 async def tune(table: AsyncTable) -> None:
     """Find what the rows of this table need, and keep it with them."""
     rows = await table.count_rows()
@@ -100,9 +119,7 @@ async def _nearest(table: AsyncTable, queries: np.ndarray, how: Tuning) -> list[
     """The keys of the rows that a search finds near each query."""
 
     async def one(query: np.ndarray) -> set[str]:
-        search: Any = table.query().nearest_to(query).column("vector").distance_type("cosine")
-        search = search.limit(TOP).select(["key", "_distance"]).nprobes(how.probes).refine_factor(how.refine)
-        return set((await search.to_arrow())["key"].to_pylist())
+        return set((await near(table, query, TOP, ["key"], how))["key"].to_pylist())
 
     found: list[set[str]] = []
     for start in range(0, len(queries), 8):

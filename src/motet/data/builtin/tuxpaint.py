@@ -186,21 +186,28 @@ def _copied(path: Path | None, home: Path, out: Path) -> str:
     if path is None:
         return ""
     inner = Path("media") / path.relative_to(home)
-    if path.suffix == ".svg":
-        inner = inner.with_suffix(".png")
     target = out / inner
-    target.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix != ".svg":
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         return inner.as_posix()
-    draw = _drawer()
-    assert draw is not None  # no SVG was found without
-    try:  # from its text alone, so that nothing that it names is opened
-        drawn = draw(path.read_text("utf-8"), width=SVG_WIDTH, skip_system_fonts=True)
-    except (ValueError, UnicodeDecodeError):
+    drawn = draw_svg(path)
+    if drawn is None:
         return ""
-    target.write_bytes(drawn)
-    return inner.as_posix()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_suffix(".png").write_bytes(drawn)
+    return inner.with_suffix(".png").as_posix()
+
+
+def draw_svg(path: Path) -> bytes | None:
+    """An SVG stamp as PNG, `SVG_WIDTH` pixels wide; None where resvg cannot draw it or is not installed."""
+    draw = _drawer()
+    if draw is None:
+        return None
+    try:  # from its text alone, so that nothing that it names is opened
+        return draw(path.read_text("utf-8"), width=SVG_WIDTH, skip_system_fonts=True)
+    except (ValueError, UnicodeDecodeError):
+        return None
 
 
 def _drawer() -> Callable[..., bytes] | None:
